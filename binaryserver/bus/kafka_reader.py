@@ -1,0 +1,153 @@
+"""
+Kafka's topics read back.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from twisted.internet.defer import Deferred, succeed
+from zope.interface import implementer
+
+from binaryserver.bus.kafka_settings import KafkaSettings
+from binaryserver.errors import BusError
+from binaryserver.interfaces import IBusReader
+from binaryserver.model import StoredRecord
+
+_PATIENCE = 0.5
+
+
+@implementer(IBusReader)
+class KafkaReader:
+    """
+    A consumer with its partitions assigned by hand; commits nothing. Its calls block: they run in threads, one at a time.
+    """
+
+    def __init__(self, settings: KafkaSettings, logger: logging.Logger, inThread: Callable[..., Deferred[Any]]) -> None:
+        """
+        @param inThread: calls a function in a thread
+        """
+        self._settings = settings
+        self._logger = logger
+        self._inThread = inThread
+        self._ends: dict[tuple[str, int], int] = {}
+        self._consumer: Any = None
+        self._isClosing = False
+        self._reading: Deferred[Any] | None = None
+        self._closed: Deferred[None] | None = None
+
+    @property
+    def caughtUp(self) -> bool:
+        """
+        See L{IBusReader.caughtUp}.
+        """
+        return not self._ends
+
+    def open(self, topics: Sequence[str], fromStart: bool, timeout: float) -> Deferred[IBusReader]:
+        """
+        Assign every partition of the topics.
+
+        @param timeout: s
+        """
+        opened: Deferred[IBusReader] = self._inThread(self._open, topics, fromStart, timeout)
+        return opened
+
+    def _open(self, topics: Sequence[str], fromStart: bool, timeout: float) -> KafkaReader:
+        self._consumer = consumer = Consumer(
+            {
+                **self._settings.client(),
+                "group.id": "binaryserver-reader",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+                "fetch.wait.max.ms": 100,
+                "logger": self._logger,
+            }
+        )
+        try:
+            assigned = []
+            metadata = consumer.list_topics(timeout=timeout)
+            for topic in topics:
+                if topic not in metadata.topics:
+                    raise BusError(f"there is no topic {topic}")
+                for number in metadata.topics[topic].partitions:
+                    low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=timeout)
+                    assigned.append(TopicPartition(topic, number, OFFSET_BEGINNING if fromStart else high))
+                    if fromStart and high > low:
+                        self._ends[topic, number] = high
+            consumer.assign(assigned)
+        except KafkaException as error:
+            consumer.close()
+            raise BusError(error.args[0].str()) from error
+        except BusError:
+            consumer.close()
+            raise
+        return self
+
+    def read(self, limit: int) -> Deferred[list[StoredRecord]]:
+        """
+        See L{IBusReader.read}.
+        """
+        if self._isClosing:
+            return succeed([])
+        reading = self._inThread(self._read, limit)
+        self._reading = reading
+
+        def done(result: Any) -> Any:
+            self._reading = None
+            if self._closed is not None:
+                self._close(self._closed)
+                return []
+            return result
+
+        return reading.addBoth(done)
+
+    def _read(self, limit: int) -> list[StoredRecord]:
+        first = self._consumer.poll(_PATIENCE)
+        messages = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
+        records = []
+        for message in messages:
+            place = (message.topic(), message.partition())
+            error = message.error()
+            if error is None:
+                records.append(
+                    StoredRecord(
+                        *place,
+                        message.offset(),
+                        message.timestamp()[1],
+                        message.key() or b"",
+                        message.value() or b"",
+                        tuple(message.headers() or ()),
+                    )
+                )
+                reached = message.offset() + 1
+            elif error.code() == KafkaError._PARTITION_EOF:
+                reached = message.offset()
+            elif error.retriable() or error.code() in (KafkaError._TRANSPORT, KafkaError._ALL_BROKERS_DOWN):
+                continue
+            else:
+                raise BusError(error.str())
+            if reached >= self._ends.get(place, reached + 1):
+                del self._ends[place]
+        return records
+
+    def close(self) -> Deferred[None]:
+        """
+        See L{IBusReader.close}.
+        """
+        if self._isClosing:
+            return succeed(None)
+        self._isClosing = True
+        closed: Deferred[None] = Deferred()
+        if self._reading is None:
+            self._close(closed)
+        else:
+            self._closed = closed
+        return closed
+
+    def _close(self, closed: Deferred[None]) -> None:
+        self._closed = None
+        self._inThread(self._consumer.close).addBoth(lambda _: closed.callback(None))

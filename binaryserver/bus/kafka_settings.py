@@ -1,0 +1,117 @@
+"""
+What C{kafka://...} says, as librdkafka's configuration.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import parse_qsl
+
+from binaryserver.errors import ConfigError
+from binaryserver.plugins import BackEndContext
+
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
+
+_OURS = {
+    "bootstrap.servers": "the servers stand before the question mark",
+    "metadata.broker.list": "the servers stand before the question mark",
+    "acks": "an ack means durable: it is always all",
+    "request.required.acks": "an ack means durable: acks is always all",
+    "enable.idempotence": "it is always on",
+    "enable.gapless.guarantee": "a failed flush is the gateway's to deal with",
+    "transactional.id": "transactions are not used",
+    "message.timeout.ms": "--batch-deadline drops the link, not the data",
+    "delivery.timeout.ms": "--batch-deadline drops the link, not the data",
+    "linger.ms": "it is --flush-interval",
+    "queue.buffering.max.ms": "it is --flush-interval",
+    "partitioner": "records carry their partition",
+    "statistics.interval.ms": "they are not read",
+}
+
+_DEFAULTS: dict[str, Any] = {
+    "client.id": "binaryserver",
+    "message.max.bytes": 1_000_000,
+    # The gateway's own windows bound what is in the queue, in bytes; these are only never to come first.
+    "queue.buffering.max.messages": 10_000_000,
+    "queue.buffering.max.kbytes": 2_097_151,
+    "reconnect.backoff.max.ms": 1000,
+    "socket.keepalive.enable": True,
+}
+
+_PRODUCER_ONLY = frozenset(
+    {
+        "message.max.bytes",
+        "queue.buffering.max.messages",
+        "queue.buffering.max.kbytes",
+        "compression.type",
+        "compression.codec",
+        "compression.level",
+        "batch.size",
+        "batch.num.messages",
+        "retries",
+        "message.send.max.retries",
+        "retry.backoff.ms",
+        "retry.backoff.max.ms",
+        "request.timeout.ms",
+        "max.in.flight",
+        "max.in.flight.requests.per.connection",
+        "sticky.partitioning.linger.ms",
+    }
+)
+
+
+class KafkaSettings:
+    """
+    @ivar spec: as it was given
+    @ivar servers: C{HOST:PORT[,HOST:PORT...]}
+    @ivar maxMessage: bytes, the largest record
+    """
+
+    def __init__(self, spec: str, context: BackEndContext) -> None:
+        """
+        @raise ConfigError: C{spec} cannot be understood
+        """
+        self.spec = spec
+        rest = spec.partition("://")[2]
+        self.servers, _, query = rest.partition("?")
+        for server in self.servers.rstrip("/").split(","):
+            match = _SERVER.fullmatch(server)
+            if match is None or not 0 < int(match[2]) < 65536:
+                raise ConfigError(context.option, f"{spec!r}: {server!r} is not HOST:PORT")
+        self.servers = self.servers.rstrip("/")
+        self._options: dict[str, Any] = dict(_DEFAULTS)
+        try:
+            given = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
+        except ValueError:
+            raise ConfigError(context.option, f"{spec!r}: {query!r} is not option=value[&option=value...]") from None
+        for name, value in given:
+            if name in _OURS:
+                raise ConfigError(context.option, f"{spec!r}: {name} cannot be set: {_OURS[name]}")
+            self._options[name] = value
+        try:
+            self.maxMessage = int(self._options["message.max.bytes"])
+        except ValueError:
+            raise ConfigError(context.option, f"{spec!r}: message.max.bytes is no number") from None
+
+    def producer(self, flushInterval: float) -> dict[str, Any]:
+        """
+        For the producer.
+
+        @param flushInterval: s
+        """
+        return {
+            **self._options,
+            "bootstrap.servers": self.servers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "message.timeout.ms": 0,
+            "linger.ms": flushInterval * 1000,
+        }
+
+    def client(self) -> dict[str, Any]:
+        """
+        For clients that do not produce.
+        """
+        options = {name: value for name, value in self._options.items() if name not in _PRODUCER_ONLY}
+        return {**options, "bootstrap.servers": self.servers}

@@ -1,0 +1,389 @@
+"""
+Apache Kafka by confluent-kafka: idempotent, acknowledged by all in-sync replicas.
+
+librdkafka is the buffer and the retry: C{--flush-interval} is its C{linger.ms}, and it keeps records for as long as the
+broker is away (C{message.timeout.ms} 0). What is here counts the delivery reports of each flush and fires its Deferred.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from confluent_kafka import KafkaError, KafkaException, Producer
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+from zope.interface import implementer
+
+from binaryserver.bus.kafka_settings import KafkaSettings
+from binaryserver.bus.kafka_topics import describeTopics, makeTopics
+from binaryserver.bus.partitioner import partition
+from binaryserver.errors import BusError, ConfigError, RecordTooLarge
+from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.model import Record
+from binaryserver.plugins import BackEndContext
+
+_POLL_BUSY = 0.004
+_POLL_IDLE = 0.25
+_WARM_UP = 0.6
+_MAX_THREADS = 8
+
+# What a record carries beside key, value and headers.
+_RECORD_OVERHEAD = 1024
+
+
+class _Flush:
+    """
+    One call of C{publish}: counts its delivery reports.
+    """
+
+    __slots__ = ("_settled", "done", "error", "partition", "position", "records", "remaining", "size", "topic")
+
+    def __init__(
+        self,
+        topic: str,
+        partition: int,
+        records: Sequence[Record],
+        settled: Callable[[_Flush], None],
+    ) -> None:
+        self.topic = topic
+        self.partition = partition
+        self.records = records
+        self.size = sum([len(record.value) for record in records]) + len(records) * len(records[0].key)
+        self.remaining = len(records)
+        self.position = 0
+        self.error: KafkaError | None = None
+        self.done: Deferred[None] = Deferred()
+        self._settled = settled
+
+    def delivered(self, error: KafkaError | None, message: object) -> None:
+        """
+        The delivery report of one record.
+        """
+        if error is not None:
+            self.error = error
+        self.remaining -= 1
+        if not self.remaining:
+            self._settled(self)
+
+
+@implementer(IBus)
+class KafkaBus:
+    """
+    C{kafka://HOST:PORT[,HOST:PORT...][?option=value]}: options are librdkafka's.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self, spec: str, context: BackEndContext, makeProducer: Callable[[dict[str, Any]], Any] = Producer
+    ) -> None:
+        """
+        @param makeProducer: gives a producer of a configuration
+        """
+        self._settings = KafkaSettings(spec, context)
+        self._context = context
+        self._clock = context.reactor
+        self._makeProducer = makeProducer
+        self.maxRecord = self._settings.maxMessage - _RECORD_OVERHEAD
+        self.pendingBytes = 0
+        self._producer: Any = None
+        self._threads = ThreadPool(0, _MAX_THREADS, "kafka")
+        self._partitions: dict[str, int] = {}
+        self._open: dict[_Flush, None] = {}
+        self._settledNow: list[_Flush] = []
+        self._backlog: dict[tuple[str, int], deque[_Flush]] = {}
+        self._poll: IDelayedCall | None = None
+        self._fatal: KafkaError | None = None
+        self._isStopping = False
+        self._whenEmpty: Deferred[None] | None = None
+        self._logger = _bridge(self.log)
+
+    # Life.
+
+    def start(self) -> Deferred[None]:
+        """
+        See L{IBus.start}.
+        """
+        self._threads.start()
+        return Deferred.fromCoroutine(self._start())
+
+    async def _start(self) -> None:
+        try:
+            self._producer = self._makeProducer(self._producerSettings())
+        except KafkaException as error:
+            raise ConfigError(self._context.option, error.args[0].str()) from error
+        partitions, warnings = await self._inThread(
+            describeTopics, self._settings, self._context, self._producer, self._logger
+        )
+        self._partitions = partitions
+        for warning in warnings:
+            self.log.warn("{warning}", warning=warning)
+        # The producer asks for its id as soon as it has a broker, and tries again every half second: not to be waited
+        # for by the first box.
+        warm: Deferred[None] = Deferred()
+        self._clock.callLater(_WARM_UP, warm.callback, None)
+        await warm
+        self._producer.poll(0)
+        self._schedule(_POLL_IDLE)
+
+    def _producerSettings(self) -> dict[str, Any]:
+        return {
+            **self._settings.producer(self._context.flushInterval),
+            "error_cb": self._errorReported,
+            "logger": self._logger,
+        }
+
+    def _inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        return deferToThreadPool(self._clock, self._threads, function, *arguments)
+
+    def stop(self) -> Deferred[None]:
+        """
+        See L{IBus.stop}.
+        """
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._isStopping = True
+        if self._open:
+            self._whenEmpty = empty = Deferred()
+            giveUp = self._clock.callLater(self._context.stopTimeout, self._giveUp)
+            await empty
+            if giveUp.active():
+                giveUp.cancel()
+        if self._poll is not None:
+            self._poll.cancel()
+            self._poll = None
+        producer, self._producer = self._producer, None
+        if self._threads.started:
+            if producer is not None:
+                await self._inThread(_destroy, producer)
+            await _stopThreads(self._clock, self._threads)
+
+    def _giveUp(self) -> None:
+        self._failAll(BusError("the gateway stopped before Kafka took it"))
+
+    # Producing.
+
+    def partitionFor(self, topic: str, key: bytes) -> int:
+        """
+        See L{IBus.partitionFor}.
+        """
+        return partition(key, self._partitions[topic])
+
+    def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Deferred[None]:
+        """
+        See L{IBus.publish}.
+        """
+        if self._isStopping or self._producer is None:
+            return fail(BusError("the bus is stopped"))
+        if not records:
+            return succeed(None)
+        flush = _Flush(topic, partition, records, self._settledNow.append)
+        self.pendingBytes += flush.size
+        if not self._open:
+            self._schedule(_POLL_BUSY)
+        self._open[flush] = None
+        waiting = self._backlog.get((topic, partition))
+        if waiting is not None:
+            waiting.append(flush)
+        elif not self._produce(flush):
+            self._backlog[topic, partition] = deque([flush])
+        return flush.done
+
+    def _produce(self, flush: _Flush) -> bool:
+        """
+        Hand a flush's records to librdkafka.
+
+        @return: whether all are; if not, its queue is full, and C{flush.position} says where to go on
+        """
+        produce, delivered = self._producer.produce, flush.delivered
+        topic, partition = flush.topic, flush.partition
+        records = flush.records
+        if flush.position:
+            records = records[flush.position :]
+        for key, value, headers in records:
+            try:
+                # The client takes no other sequence than a list.
+                produce(
+                    topic,
+                    value,
+                    key,
+                    partition,
+                    delivered,
+                    headers=headers if type(headers) is list else list(headers),
+                )
+            except BufferError:
+                return False
+            except KafkaException as error:
+                # None of the rest is sent: what is behind a missing record must not be there without it.
+                flush.error = error.args[0]
+                flush.remaining -= len(flush.records) - flush.position
+                if not flush.remaining:
+                    self._settledNow.append(flush)
+                return True
+            flush.position += 1
+        return True
+
+    def _schedule(self, delay: float) -> None:
+        if self._poll is not None:
+            self._poll.cancel()
+        self._poll = self._clock.callLater(delay, self._polled)
+
+    def _polled(self) -> None:
+        self._poll = None
+        self._producer.poll(0)
+        self._fireSettled()
+        if self._fatal is not None:
+            self._rebuild()
+        if self._backlog:
+            self._workOff()
+            self._fireSettled()
+        if self._producer is not None and self._poll is None:
+            self._schedule(_POLL_BUSY if self._open else _POLL_IDLE)
+
+    def _fireSettled(self) -> None:
+        settled = self._settledNow[:]
+        if not settled:
+            return
+        self._settledNow.clear()
+        for flush in settled:
+            if flush not in self._open:
+                continue
+            del self._open[flush]
+            self.pendingBytes -= flush.size
+            error = flush.error
+            if error is None:
+                flush.done.callback(None)
+            elif error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD):
+                flush.done.errback(RecordTooLarge(error.str()))
+            else:
+                flush.done.errback(BusError(error.str()))
+        self._checkEmpty()
+
+    def _checkEmpty(self) -> None:
+        if not self._open and self._whenEmpty is not None:
+            empty, self._whenEmpty = self._whenEmpty, None
+            empty.callback(None)
+
+    def _workOff(self) -> None:
+        """
+        Go on with what librdkafka's queue had no room for.
+        """
+        for key, waiting in list(self._backlog.items()):
+            while waiting:
+                if waiting[0] in self._open and not self._produce(waiting[0]):
+                    break
+                waiting.popleft()
+            else:
+                del self._backlog[key]
+
+    # Failing.
+
+    def _errorReported(self, error: KafkaError) -> None:
+        if error.fatal():
+            self._fatal = error
+        else:
+            self.log.warn("kafka: {error}", error=error.str())
+
+    def _rebuild(self) -> None:
+        """
+        After a fatal error a producer sends nothing any more: fail what it holds, and take a new one.
+        """
+        fatal, self._fatal = self._fatal, None
+        assert fatal is not None
+        self.log.error("kafka producer failed, a new one is made: {error}", error=fatal.str())
+        old, self._producer = self._producer, self._makeProducer(self._producerSettings())
+        self._inThread(_destroy, old).addErrback(self._destroyFailed)
+        self._failAll(BusError(f"the producer failed: {fatal.str()}"))
+
+    def _destroyFailed(self, failure: Failure) -> None:
+        self.log.failure("a failed producer could not be ended", failure)
+
+    def _failAll(self, error: BusError) -> None:
+        flushes, self._open = self._open, {}
+        self._backlog = {}
+        for flush in flushes:
+            self.pendingBytes -= flush.size
+            flush.done.errback(error)
+        self._checkEmpty()
+
+    # The rest.
+
+    def createTopics(self, topics: Sequence[str], partitions: int, replication: int) -> Deferred[list[str]]:
+        """
+        See L{IBus.createTopics}.
+        """
+        alone = not self._threads.started
+        if alone:
+            self._threads.start()
+        made = self._inThread(makeTopics, self._settings, self._context, topics, partitions, replication, self._logger)
+        if alone:
+
+            def stopThreads(result: Any) -> Deferred[Any]:
+                self._threads, used = ThreadPool(0, _MAX_THREADS, "kafka"), self._threads
+                return _stopThreads(self._clock, used).addCallback(lambda _: result)
+
+            made.addBoth(stopThreads)
+        return made
+
+    def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
+        """
+        See L{IBus.openReader}.
+        """
+        from binaryserver.bus.kafka_reader import KafkaReader
+
+        reader = KafkaReader(self._settings, self._logger, self._inThread)
+        return reader.open(topics, fromStart, self._context.startTimeout)
+
+
+def _destroy(producer: Any) -> None:
+    """
+    End a producer; blocks until its threads have ended.
+    """
+    producer.purge()
+    producer.flush(1)
+    producer.close()
+
+
+def _stopThreads(clock: Any, threads: ThreadPool) -> Deferred[None]:
+    """
+    Stop a pool without waiting for its threads in the reactor's.
+    """
+    stopped: Deferred[None] = Deferred()
+
+    def stop() -> None:
+        threads.stop()
+        clock.callFromThread(stopped.callback, None)
+
+    clock.callInThread(stop)
+    return stopped
+
+
+class _Bridge(logging.Handler):
+    """
+    librdkafka's log lines into the gateway's.
+    """
+
+    def __init__(self, log: Logger) -> None:
+        logging.Handler.__init__(self)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """
+        See L{logging.Handler.emit}.
+        """
+        note = self._log.warn if record.levelno >= logging.ERROR else self._log.debug
+        note("librdkafka: {line}", line=record.getMessage())
+
+
+def _bridge(log: Logger) -> logging.Logger:
+    logger = logging.Logger("binaryserver.bus.kafka")
+    logger.addHandler(_Bridge(log))
+    return logger

@@ -1,0 +1,5 @@
+"""
+How links reach the gateway: endpoint strings, TLS, and the PROXY protocol.
+
+Callers start in L{binaryserver.endpoints.listening}; L{binaryserver.endpoints.identity} tells who a link's peer is.
+"""

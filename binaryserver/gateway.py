@@ -1,0 +1,117 @@
+"""
+One instance of the gateway: what its links share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from binaryserver.bus.topics import Topics
+from binaryserver.ids import IdSource
+from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IPeers, ISessionStore
+from binaryserver.ops.counters import Counters
+from binaryserver.session.announcer import Announcer
+from binaryserver.session.memorybudget import MemoryBudget
+from binaryserver.session.registry import Registry
+from binaryserver.session.sweeper import MAX_PERIOD, Sweeper
+from binaryserver.session.uplink import GLOBAL_WINDOW, Uplink
+from binaryserver.transcode.labels import FieldLabels
+
+_MAX_CACHED_PARTITIONS = 100_000
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    What a link may cost, and for how long. Times in s, sizes in bytes; each is an option of the same name.
+
+    @ivar window: PUBLISHes of one link that may wait for the bus
+    @ivar windowBytes: bytes of them
+    @ivar globalWindow: bytes that may wait for the bus in one process
+    @ivar partialPackets: bytes of packets not yet whole that one process keeps, beyond a little for each link
+    """
+
+    maxPacket: int = 262_144
+    window: int = 256
+    windowBytes: int = 1_048_576
+    globalWindow: int = GLOBAL_WINDOW
+    partialPackets: int = 4_194_304
+    connectTimeout: float = 10.0
+    packetTimeout: float = 30.0
+    outputTimeout: float = 30.0
+    batchDeadline: float = 60.0
+
+    @property
+    def sweepPeriod(self) -> float:
+        """
+        How often links are looked at: often enough for the shortest of the times.
+        """
+        shortest = min(self.connectTimeout, self.packetTimeout, self.outputTimeout, self.batchDeadline)
+        return max(0.1, min(MAX_PERIOD, shortest / 5))
+
+
+class Gateway:
+    """
+    @ivar clock: the reactor
+    @ivar instance: this instance's id
+    @ivar incarnation: this process of it: C{INSTANCE@START}
+    @ivar ids: of events and links; set once the store has leased a worker number
+    @ivar codecs: the forms of tracks that MD30 takes
+    """
+
+    ids: IdSource
+
+    def __init__(
+        self,
+        clock: Any,
+        nowMs: Callable[[], int],
+        instance: str,
+        incarnation: str,
+        bus: IBus,
+        store: ISessionStore,
+        directory: IDirectorySource,
+        peers: IPeers,
+        topics: Topics,
+        limits: Limits,
+        codecs: Iterable[IEventCodec],
+    ) -> None:
+        self.clock = clock
+        self.nowMs = nowMs
+        self.instance = instance
+        self.incarnation = incarnation
+        self.bus = bus
+        self.store = store
+        self.directory = directory
+        self.topics = topics
+        self.limits = limits
+        self.codecs = tuple(codecs)
+        self.counters = Counters()
+        self.sweeper = Sweeper(clock, limits.sweepPeriod)
+        self.memory = MemoryBudget(limits.partialPackets)
+        self.uplink = Uplink(bus, store, clock, limits.globalWindow)
+        self.announcer = Announcer(bus, topics.presences, clock)
+        self.registry = Registry(store, self.uplink, peers, clock, incarnation, nowMs, limits.batchDeadline)
+        self._labels: dict[str, FieldLabels] = {}
+        self._partitions: dict[tuple[str, bytes], int] = {}
+
+    def labels(self, account: str) -> FieldLabels:
+        """
+        The field labels of an account.
+        """
+        labels = self._labels.get(account)
+        if labels is None:
+            labels = self._labels[account] = FieldLabels(self.directory, account)
+        return labels
+
+    def partition(self, topic: str, key: bytes) -> int:
+        """
+        The partition of a box's records: constant while the bus is up, and asked for with every batch.
+        """
+        partition = self._partitions.get((topic, key))
+        if partition is None:
+            if len(self._partitions) >= _MAX_CACHED_PARTITIONS:
+                self._partitions.clear()
+            partition = self._partitions[topic, key] = self.bus.partitionFor(topic, key)
+        return partition

@@ -1,0 +1,351 @@
+"""
+What an MD30 client does, and what the gateway does for it: the half of the link that knows packets and no transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from binaryserver.endpoints.identity import PeerIdentity
+from binaryserver.errors import ProtocolViolation, StoreError
+from binaryserver.md30.topics import INDEX, MESSAGES, WILL, TopicSpace, deliveryTopic
+from binaryserver.model import BoxKey, Claim, MqttSession
+from binaryserver.mqtt.connection import Connection
+from binaryserver.mqtt.events import (
+    Broken,
+    Connect,
+    Disconnect,
+    Event,
+    Publish,
+    Pubrel,
+    Subscribe,
+    Unsubscribe,
+    Will,
+)
+from binaryserver.mqtt.packets import ConnectCode
+from binaryserver.proto import cloudnext_pb2
+from binaryserver.proto.md30_pb2 import IndexNotice
+from binaryserver.session.line import Pause
+from binaryserver.session.link import BoxLink
+from binaryserver.session.reasons import Ending, Reason
+from binaryserver.session.uplink import Batch
+from binaryserver.transcode.events import isName
+
+if TYPE_CHECKING:
+    from binaryserver.gateway import Gateway
+
+
+class Md30Client(BoxLink):
+    """
+    Subclassed by the protocol, which owns the transport.
+    """
+
+    log = Logger()
+    _connection: Connection
+
+    def __init__(self, gateway: Gateway, topics: TopicSpace) -> None:
+        BoxLink.__init__(self, gateway)
+        self._topics = topics
+        self._held: list[Event] = []
+        self._subscriptions: dict[str, int] = {}
+        self._isPersistent = False
+        self._isOpen = False
+        self._boxReason: str | None = None
+        self._will: Will | None = None
+        self._ending: Ending | None = None
+        self._noticeDue: str | None = None
+        self._writingIds: set[int] = set()
+        self._writtenIds: set[int] = set()
+
+    # What the protocol provides.
+
+    def identity(self) -> PeerIdentity | None:
+        """
+        Whom a client certificate proved the peer to be.
+        """
+        raise NotImplementedError
+
+    def flushOutput(self) -> None:
+        """
+        Write what the connection has queued.
+        """
+        raise NotImplementedError
+
+    def broken(self, event: Broken) -> None:
+        """
+        The peer broke a rule: close.
+        """
+        raise NotImplementedError
+
+    # BoxLink's side.
+
+    def acknowledge(self, batches: Sequence[Batch]) -> None:
+        """
+        See L{BoxLink.acknowledge}.
+        """
+        connection = self._connection
+        packetIds: list[int] = []
+        for batch in batches:
+            if batch.qos == 1:
+                packetIds += batch.packetIds
+            else:
+                if packetIds:
+                    connection.puback(packetIds)
+                    packetIds = []
+                connection.pubrec(batch.packetIds[0])
+        if packetIds:
+            connection.puback(packetIds)
+        self.flushOutput()
+
+    def mayAcknowledge(self, batch: Batch) -> bool:
+        """
+        See L{BoxLink.mayAcknowledge}. A PUBREC promises that the id is known when the PUBLISH comes again, so that of a
+        kept session is written first.
+        """
+        packetId = batch.packetIds[0]
+        if not self._isPersistent or packetId in self._writtenIds:
+            self._writtenIds.discard(packetId)
+            return True
+        if packetId not in self._writingIds:
+            self._writingIds.add(packetId)
+            self._save().addCallback(self._idWritten, packetId)
+        return False
+
+    def _idWritten(self, _: object, packetId: int) -> None:
+        self._writingIds.discard(packetId)
+        self._writtenIds.add(packetId)
+        self.settled()
+
+    def mayTakeAgain(self) -> None:
+        """
+        See L{BoxLink.mayTakeAgain}.
+        """
+        if self._noticeDue is not None:
+            self._notify(self._noticeDue)
+        BoxLink.mayTakeAgain(self)
+
+    # Events.
+
+    def handle(self, events: list[Event]) -> None:
+        """
+        What one read brought, in its order.
+        """
+        position = 0
+        while position < len(events):
+            event = events[position]
+            if type(event) is Publish:
+                position += self._published(event, events, position)
+            else:
+                self._dispatch(event)
+                position += 1
+            if self.pauses:
+                # What is not handled yet keeps its turn, ahead of all that is read later.
+                self._held[:0] = events[position:]
+                break
+        self.settleIfDue()
+
+    def _published(self, event: Publish, events: list[Event], position: int) -> int:
+        topic, payload, qos, packetId, _, _ = event
+        short = topic if topic in self._topics.codecs else self._topics.shortName(topic, self.box.key.asset)
+        codec = self._topics.codecs.get(short or "")
+        if codec is not None:
+            return self.takeTracks(codec, f"md30:{short}", events, position)
+        if short == MESSAGES[0]:
+            return int(self.takeMessage("md30:m", payload, qos, packetId))
+        if short == INDEX[0]:
+            self._notify(topic)
+            self._done(qos, packetId)
+        elif short == WILL[0]:
+            self._keepReason(payload)
+            self._done(qos, packetId)
+        else:
+            self.broken(Broken(ProtocolViolation("a PUBLISH outside the box's own uplink topics")))
+        return 1
+
+    def _dispatch(self, event: Event) -> None:
+        if isinstance(event, Connect):
+            self._connect(event)
+        elif isinstance(event, Subscribe):
+            self._subscribe(event)
+        elif isinstance(event, Unsubscribe):
+            self._unsubscribe(event)
+        elif isinstance(event, Pubrel):
+            self._released()
+        elif isinstance(event, Disconnect):
+            self.end(Ending(Reason.clientDisconnect, isClean=True))
+        elif isinstance(event, Broken):
+            self.broken(event)
+
+    def _connect(self, event: Connect) -> None:
+        identity = self.identity()
+        account = event.username or ""
+        if identity is not None:
+            if event.clientId != identity.commonName:
+                self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is not the certificate's")
+                return
+            if account not in ("", identity.organization):
+                self._refuse(ConnectCode.NOT_AUTHORIZED, "the user name is not the certificate's")
+                return
+            account = identity.organization
+        if not isName(event.clientId):
+            self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is no asset")
+            return
+        if self.gateway.uplink.isFull:
+            self._refuse(ConnectCode.SERVER_UNAVAILABLE, "the bus is too far behind")
+            return
+        self.pause(Pause.claiming)
+        admitted = self.gateway.directory.admit(account, event.clientId, event.password, identity is not None)
+        admitted.addCallback(self._admitted, event).addErrback(self._connectFailed)
+
+    def _admitted(self, account: str | None, event: Connect) -> Deferred[None] | None:
+        if self._ending is not None:
+            return None
+        if account is None:
+            self._refuse(ConnectCode.NOT_AUTHORIZED, "not admitted by the directory")
+            return None
+        key = BoxKey(account, event.clientId)
+        claim = self.gateway.registry.claim(self, key, self.protocolName, self.peer, event.cleanSession)
+        return claim.addCallback(self._claimed, event)
+
+    def _claimed(self, claim: Claim, event: Connect) -> None:
+        if self._ending is not None:
+            # Superseded, or the peer left while the store was asked: the box had no link of this epoch.
+            self.gateway.registry.detach(self)
+            return
+        self._isOpen = True
+        self._isPersistent = not event.cleanSession
+        self._keepWill(event.will)
+        self.gateway.counters.connects += 1
+        self.open(cloudnext_pb2.PROTOCOL_MD30)
+        session = claim.mqtt
+        if session is not None:
+            self._subscriptions = dict(session.subscriptions)
+        elif self._isPersistent:
+            self._save()
+        held = self._connection.accept(
+            session is not None, event.keepAlive, session.received if session else (), self.gateway.clock.seconds()
+        )
+        self._held[:0] = held
+        self.flushOutput()
+        self.resume(Pause.claiming)
+
+    def _connectFailed(self, failure: Failure) -> None:
+        if not failure.check(StoreError):
+            self.log.failure("a CONNECT failed in an unforeseen way", failure)
+        if self._ending is None:
+            self._refuse(ConnectCode.SERVER_UNAVAILABLE, f"session store: {failure.getErrorMessage()}")
+
+    def _refuse(self, code: ConnectCode, why: str) -> None:
+        self.log.info("CONNECT refused with {code}: {why}", code=code.value, why=why, peer=self.peer)
+        self.gateway.counters.refusals += 1
+        self._connection.refuse(code.value)
+        self.end(Ending(Reason.authFailedAsset, why))
+
+    def _subscribe(self, event: Subscribe) -> None:
+        asset = self.box.key.asset
+        codes = []
+        granted = []
+        for topicFilter, qos in event.filters:
+            if self._topics.isOwn(topicFilter, asset):
+                self._subscriptions[topicFilter] = min(qos, 1)
+                codes.append(min(qos, 1))
+                granted.append(topicFilter)
+            else:
+                codes.append(0x80)
+
+        def saved(_: object) -> None:
+            self._connection.suback(event.packetId, codes)
+            notice = deliveryTopic(INDEX, asset, granted)
+            if notice is not None:
+                self._notify(notice)
+            self.flushOutput()
+
+        self._afterSaving(saved)
+
+    def _unsubscribe(self, event: Unsubscribe) -> None:
+        for topicFilter in event.filters:
+            self._subscriptions.pop(topicFilter, None)
+
+        def saved(_: object) -> None:
+            self._connection.unsuback(event.packetId)
+            self.flushOutput()
+
+        self._afterSaving(saved)
+
+    def _released(self) -> None:
+        # Not waited for: an id that is kept for too long is told from a new use of it by the DUP flag.
+        if self._isPersistent:
+            self._save()
+
+    def _afterSaving(self, then: Callable[[object], None]) -> None:
+        if self._isPersistent:
+            self._save().addCallback(then)
+        else:
+            then(None)
+
+    def _save(self) -> Deferred[Any]:
+        """
+        Write the MQTT session; what waits for that never happens if it fails, and the link ends.
+        """
+        session = MqttSession(tuple(self._subscriptions.items()), tuple(sorted(self._connection.received | self._writingIds | self._writtenIds)))
+        saved: Deferred[Any] = self.gateway.store.saveMqtt(self.box.key, self.linkEpoch, session)
+
+        def written(isLatest: bool) -> Any:
+            if isLatest and self._ending is None:
+                return None
+            # Superseded: whoever holds the box now tells, or the close under way does.
+            return Deferred()
+
+        def failed(failure: Failure) -> Any:
+            self.log.warn("session store did not keep a session: {reason}", reason=failure.getErrorMessage())
+            self.end(Ending(Reason.socketClosed, "its session could not be kept"))
+            return Deferred()
+
+        return saved.addCallbacks(written, failed)
+
+    def _notify(self, topic: str) -> None:
+        """
+        Send the index notices: one for each stream of which anything is durable.
+        """
+        if not self.box.mayTake:
+            self._noticeDue = topic
+            return
+        self._noticeDue = None
+        for mark in self.box.marks():
+            notice = IndexNotice(stream=mark.stream, last_index=mark.committed)
+            self._connection.publish(topic, notice.SerializeToString())
+
+    # Last will.
+
+    def _keepWill(self, will: Will | None) -> None:
+        if will is None:
+            return
+        short = self._topics.shortName(will.topic, self.box.key.asset)
+        if short == WILL[0]:
+            self._keepReason(will.payload)
+        elif short in self._topics.codecs or short == MESSAGES[0]:
+            self._will = will
+        else:
+            self.gateway.counters.foreignWills += 1
+
+    def _keepReason(self, payload: bytes) -> None:
+        reason = payload.decode("ascii", "replace")
+        if isName(reason):
+            self._boxReason = reason
+        else:
+            self.gateway.counters.foreignWills += 1
+
+    def publishWill(self, will: Will) -> None:
+        short = self._topics.shortName(will.topic, self.box.key.asset) or ""
+        codec = self._topics.codecs.get(short)
+        if codec is not None:
+            taken = self.takeTracks(codec, f"md30:{short}", [Publish(short, will.payload, 0, 0, False, False)], 0) > 0
+        else:
+            taken = self.takeMessage(f"md30:{short}", will.payload, 0, 0)
+        if not taken:
+            self.gateway.counters.foreignWills += 1

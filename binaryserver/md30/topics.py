@@ -1,0 +1,72 @@
+"""
+The topics of a box: short ones, and the long ones under C{boxes/ASSET/} (DESIGN 7).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from binaryserver.interfaces import IEventCodec
+from binaryserver.mqtt.topics import matches
+
+MESSAGES = ("m", "messages")
+WILL = ("w", "will")
+INDEX = ("i", "index")
+
+
+class TopicSpace:
+    """
+    The topics that there are, for all boxes.
+
+    @ivar codecs: by short topic and by what follows C{boxes/ASSET/}: the form of the tracks published there
+    """
+
+    def __init__(self, codecs: Iterable[IEventCodec]) -> None:
+        self.codecs: dict[str, IEventCodec] = {}
+        names = [MESSAGES, WILL, ("d", "downlink"), INDEX]
+        for codec in codecs:
+            names.append((codec.shortTopic, codec.longTopic))
+            self.codecs[codec.shortTopic] = codec
+        self._shortByLong = {long: short for short, long in names}
+        self._short = frozenset(short for short, _ in names)
+
+    def shortName(self, topic: str, asset: str) -> str | None:
+        """
+        The short form of a topic of this box, L{None} if it is none of its own.
+        """
+        if topic in self._short:
+            return topic
+        if topic.startswith("boxes/"):
+            owner, _, rest = topic[6:].partition("/")
+            if owner == asset:
+                return self._shortByLong.get(rest)
+        return None
+
+    def isOwn(self, topicFilter: str, asset: str) -> bool:
+        """
+        Whether a valid filter matches anything that is the box's own.
+        """
+        return any(matches(topicFilter, topic) for topic in self._short) or any(
+            matches(topicFilter, longName(rest, asset)) for rest in self._shortByLong
+        )
+
+
+def longName(rest: str, asset: str) -> str:
+    """
+    The long form of a topic, e.g. C{boxes/350000000000001/index}.
+    """
+    return f"boxes/{asset}/{rest}"
+
+
+def deliveryTopic(names: tuple[str, str], asset: str, filters: Iterable[str]) -> str | None:
+    """
+    Under which of its two names a downlink topic is subscribed to: the short one where both are; L{None} if neither is.
+    """
+    short, long = names[0], longName(names[1], asset)
+    found = None
+    for topicFilter in filters:
+        if matches(topicFilter, short):
+            return short
+        if matches(topicFilter, long):
+            found = long
+    return found

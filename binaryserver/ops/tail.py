@@ -1,0 +1,195 @@
+"""
+Events of the bus as JSON lines, for as long as somebody reads them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPushProducer
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from binaryserver.bus.topics import Topics
+from binaryserver.errors import BinaryServerError
+from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.model import StoredRecord
+from binaryserver.proto import cloudnext_pb2
+
+_BATCH = 200
+_STALLED = 30.0
+"""s without progress after which a reader is dropped."""
+
+
+class TailQuery(NamedTuple):
+    """
+    What is asked for.
+
+    @ivar topics: full names
+    @ivar asset: only this one's; empty: any
+    @ivar account: likewise
+    @ivar fromStart: from the first record that is kept; else from now on
+    @ivar follow: go on when all is read
+    """
+
+    topics: tuple[str, ...]
+    asset: str
+    account: str
+    fromStart: bool
+    follow: bool
+
+    @classmethod
+    def parse(cls, arguments: Mapping[bytes, list[bytes]], topics: Topics) -> TailQuery:
+        """
+        From a URL's arguments.
+
+        @raise ValueError: they cannot be understood
+        """
+        try:
+            given = {name.decode(): [value.decode() for value in values] for name, values in arguments.items()}
+        except UnicodeDecodeError:
+            raise ValueError("the arguments are not UTF-8") from None
+        unknown = sorted(set(given) - {"topic", "asset", "account", "from_start", "follow"})
+        if unknown:
+            raise ValueError(f"unknown argument {unknown[0]!r}; known: topic, asset, account, from_start, follow")
+        wanted = []
+        for name in given.get("topic", []):
+            full = name if name in topics else getattr(topics, name, None) if name in topics._fields else None
+            if full is None:
+                raise ValueError(f"unknown topic {name!r}; known: {', '.join(topics._fields)}")
+            if full not in wanted:
+                wanted.append(full)
+        flags = {"0": False, "1": True}
+        for name in ("from_start", "follow"):
+            for value in given.get(name, []):
+                if value not in flags:
+                    raise ValueError(f"{name} is 0 or 1, not {value!r}")
+        return cls(
+            tuple(wanted) or topics.all,
+            given.get("asset", [""])[-1],
+            given.get("account", [""])[-1],
+            flags[given.get("from_start", ["0"])[-1]],
+            flags[given.get("follow", ["1"])[-1]],
+        )
+
+    def matches(self, key: bytes) -> bool:
+        """
+        Whether a record of that key is asked for.
+        """
+        account, _, asset = key.decode("utf-8", "replace").partition("/")
+        return (not self.asset or asset == self.asset) and (not self.account or account == self.account)
+
+
+def recordToJson(record: StoredRecord, topics: Topics) -> str:
+    """
+    One record: protobuf's canonical JSON with the proto's names, and where it stands.
+    """
+    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+    message: Any = cloudnext_pb2.Reject() if record.topic == topics.rejects else cloudnext_pb2.Event()
+    try:
+        message.ParseFromString(record.value)
+    except DecodeError:
+        return json.dumps({**place, "error": "not a message of this topic", "size": len(record.value)})
+    fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return json.dumps({**place, **fields}, ensure_ascii=False)
+
+
+@implementer(IPushProducer)
+class Tail:
+    """
+    One request. Reads no more from the bus than the client takes.
+    """
+
+    log = Logger()
+
+    def __init__(self, request: Request, bus: IBus, topics: Topics, query: TailQuery, clock: Any) -> None:
+        self._request = request
+        self._bus = bus
+        self._topics = topics
+        self._query = query
+        self._clock = clock
+        self._isGone = False
+        self._reader: IBusReader | None = None
+        self._mayWrite: Deferred[None] | None = None
+        self._stall: Any = None
+
+    def start(self) -> None:
+        """
+        Begin to answer.
+        """
+        self._request.notifyFinish().addBoth(self._gone)
+        self._request.registerProducer(self, True)
+        Deferred.fromCoroutine(self._run()).addErrback(self._failed)
+
+    async def _run(self) -> None:
+        try:
+            self._reader = reader = await self._bus.openReader(self._query.topics, self._query.fromStart)
+            # The header goes out before the first event does, which may be hours from now.
+            self._request.write(b"")
+            while not self._isGone:
+                isLast = not self._query.follow and reader.caughtUp
+                records = [] if isLast else await reader.read(_BATCH)
+                lines = [
+                    recordToJson(record, self._topics) + "\n" for record in records if self._query.matches(record.key)
+                ]
+                if lines and not self._isGone:
+                    self._request.write("".join(lines).encode())
+                if isLast:
+                    break
+                if self._mayWrite is not None:
+                    await self._mayWrite
+        finally:
+            if self._reader is not None:
+                await self._reader.close()
+        if not self._isGone:
+            self._request.unregisterProducer()
+            self._request.finish()
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(BinaryServerError):
+            self.log.warn("a tail ended: {reason}", reason=failure.getErrorMessage())
+        else:
+            self.log.failure("a tail ended in an unforeseen way", failure)
+        if not self._isGone:
+            # There may be lines out already: that the answer is cut short is all that can be said.
+            self._request.unregisterProducer()
+            self._request.loseConnection()
+
+    def _gone(self, _: object) -> None:
+        self._isGone = True
+        self.resumeProducing()
+
+    def pauseProducing(self) -> None:
+        """
+        The client does not take more for now.
+        """
+        if self._mayWrite is None:
+            self._mayWrite = Deferred()
+            self._stall = self._clock.callLater(_STALLED, self._stalled)
+
+    def _stalled(self) -> None:
+        self.log.info("a tail's client took nothing for {seconds} s: dropped", seconds=_STALLED)
+        channel: Any = self._request.channel
+        channel.abortConnection()
+
+    def resumeProducing(self) -> None:
+        """
+        It does again.
+        """
+        if self._stall is not None and self._stall.active():
+            self._stall.cancel()
+        waiting, self._mayWrite = self._mayWrite, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def stopProducing(self) -> None:
+        """
+        See L{IPushProducer.stopProducing}; L{_gone} is told too.
+        """

@@ -1,0 +1,227 @@
+"""
+The settings of C{twistd binaryserver}: one schema for the command line, the environment and the file.
+
+A setting is looked for on the command line, then in the environment (C{BINARYSERVER_...}), then in the C{--config}
+file, and has a default last.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from twisted.python.usage import Options
+
+from binaryserver.errors import ConfigError
+
+OFF = "off"
+"""What a listener's option is set to so that it does not listen."""
+
+_ENVIRONMENT = "BINARYSERVER_"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """
+    @ivar name: as on the command line, without the dashes
+    @ivar kind: C{"text"}, C{"texts"} (repeatable), C{"seconds"}, C{"count"}, C{"bytes"}
+    @ivar default: of the kind's type: str, list of str, float, int, int
+    @ivar least: the smallest number
+    """
+
+    name: str
+    kind: str
+    default: Any
+    help: str
+    least: float = 0
+
+    @property
+    def option(self) -> str:
+        """
+        With its dashes.
+        """
+        return f"--{self.name}"
+
+    @property
+    def variable(self) -> str:
+        """
+        Its name in the environment.
+        """
+        return _ENVIRONMENT + self.name.upper().replace("-", "_")
+
+    def parse(self, value: Any, where: str) -> Any:
+        """
+        Check a value and give it its type.
+
+        @param value: a str, or what TOML gave
+        @param where: where it stood, for the message
+        @raise ConfigError: it is not of the kind
+        """
+        if self.kind == "texts":
+            values = value.split() if isinstance(value, str) else value
+            if not isinstance(values, list) or not all(isinstance(one, str) and one for one in values):
+                raise ConfigError(self.option, f"{where}: {value!r} is no list of texts")
+            return values
+        if self.kind == "text":
+            if not isinstance(value, str) or not value:
+                raise ConfigError(self.option, f"{where}: {value!r} is no text")
+            return value
+        wanted = "a number of seconds" if self.kind == "seconds" else "a whole number"
+        try:
+            if isinstance(value, bool):
+                raise ValueError
+            number = float(value) if self.kind == "seconds" else int(value)
+            if self.kind != "seconds" and number != float(value):
+                raise ValueError
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not self.least <= number < 1e15:
+            raise ConfigError(self.option, f"{where}: {value!r} is not {wanted} of at least {self.least:g}")
+        return number
+
+
+SETTINGS: Final = (
+    Setting(
+        "md30",
+        "texts",
+        ["tcp:1883:interface=127.0.0.1"],
+        "Listen for MD30 boxes.",
+    ),
+    Setting(
+        "bus",
+        "text",
+        "sqlite:var/bus.sqlite",
+        "Where events go: sqlite:PATH, kafka://HOST:PORT, pykafka://..., memory:",
+    ),
+    Setting("sessions", "text", "sqlite:var/sessions.sqlite", "Where boxes' sessions are kept: sqlite:PATH, memory:"),
+    Setting("directory", "text", "open:", "Who may come in. open: any box, any password, loopback listeners only."),
+    Setting(
+        "http", "text", "tcp:8080:interface=127.0.0.1", "Serve health and the API on this endpoint; 'off': do not."
+    ),
+    Setting("topic-prefix", "text", "binaryserver.", "What the names of the bus's topics begin with."),
+    Setting("workers", "count", 1, "Instances on this host that share the ports.", 1),
+    Setting("instance", "text", "", "This instance's id; workers get -0, -1, ... appended."),
+    Setting("flush-interval", "seconds", 0.05, "The longest that data waits in the producer's buffer, s."),
+    Setting(
+        "batch-deadline",
+        "seconds",
+        60.0,
+        "The longest that a batch may wait for the bus before its link is dropped, s.",
+        0.1,
+    ),
+    Setting("drain-timeout", "seconds", 20.0, "The longest that a stop takes, s."),
+    Setting("start-timeout", "seconds", 15.0, "After which a check at start gives up, s.", 0.1),
+    Setting("tls-handshake-timeout", "seconds", 10.0, "For a TLS handshake and what precedes it, s.", 0.1),
+    Setting("connect-timeout", "seconds", 10.0, "For a whole CONNECT, s.", 0.1),
+    Setting("packet-timeout", "seconds", 30.0, "For the rest of a packet once it has begun, s.", 0.1),
+    Setting("output-timeout", "seconds", 30.0, "How long a peer may leave unread what it is sent, s.", 0.1),
+    Setting("max-packet", "bytes", 262_144, "The largest packet, bytes.", 1024),
+    Setting("window", "count", 256, "PUBLISHes of one link that may wait for the bus before it is paused.", 1),
+    Setting(
+        "window-bytes", "bytes", 1_048_576, "Bytes of one link that may wait for the bus before it is paused.", 1024
+    ),
+    Setting("global-window", "bytes", 268_435_456, "Bytes of all links that may wait for the bus.", 65536),
+    Setting("partial-packets", "bytes", 4_194_304, "Bytes of packets not yet whole, of all links.", 65536),
+)
+"""
+Every setting there is.
+"""
+
+
+def _shown(default: Any) -> str:
+    return (
+        " ".join(default)
+        if isinstance(default, list)
+        else f"{default:g}"
+        if isinstance(default, float)
+        else str(default)
+    )
+
+
+class GatewayOptions(Options):
+    """
+    Holds every setting by its name, checked and typed, once parsed.
+    """
+
+    synopsis = "[options]"
+    longdesc = (
+        "The gateway between vehicles and the cloud. Every option can also stand in the environment "
+        "(--flush-interval as BINARYSERVER_FLUSH_INTERVAL) and in the --config file (flush-interval = 0.05)."
+    )
+
+    optParameters: ClassVar = [
+        *(
+            [one.name, None, None, f"{one.help} [default: {_shown(one.default)}]"]
+            for one in SETTINGS
+            if one.kind != "texts"
+        ),
+        ["config", None, None, "Read settings from this TOML file."],
+    ]
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """
+        @param environment: where variables are looked for; the process's own by default
+        """
+        self._environment = os.environ if environment is None else environment
+        Options.__init__(self)
+
+    def opt_md30(self, endpoint: str) -> None:
+        """
+        Listen for MD30 boxes on this endpoint (docs/endpoints.md); repeatable; off: do not. [default:
+        tcp:1883:interface=127.0.0.1]
+        """
+        self._append("md30", endpoint)
+
+    def _append(self, name: str, value: str) -> None:
+        self.opts[name] = [*(self.opts.get(name) or ()), value]
+
+    def postOptions(self) -> None:
+        """
+        Give every setting its value.
+
+        Ends the process with one line that names the option if one cannot be used.
+        """
+        try:
+            self.resolve()
+        except ConfigError as error:
+            sys.exit(f"binaryserver: {error}")
+
+    def resolve(self) -> None:
+        """
+        Give every setting its value.
+
+        @raise ConfigError: one cannot be used
+        """
+        path = self.opts.get("config") or self._environment.get(_ENVIRONMENT + "CONFIG")
+        file = self._read(path) if path else {}
+        for setting in SETTINGS:
+            given = self.opts.get(setting.name)
+            if given is not None:
+                value, where = given, "command line"
+            elif setting.variable in self._environment:
+                value, where = self._environment[setting.variable], setting.variable
+            elif setting.name in file:
+                value, where = file[setting.name], str(path)
+            else:
+                self.opts[setting.name] = setting.default
+                continue
+            self.opts[setting.name] = setting.parse(value, where)
+        self.opts["instance"] = self.opts["instance"] or os.uname().nodename
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            with open(path, "rb") as file:
+                values = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError("--config", f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError("--config", f"{path}: {error}") from error
+        known = {setting.name for setting in SETTINGS}
+        for name in values:
+            if name not in known:
+                raise ConfigError("--config", f"{path}: {name} is no setting")
+        return values

@@ -1,0 +1,281 @@
+"""
+The services of one instance, and the order in which they start and stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from binaryserver.endpoints.listening import ServerEndpoint
+from binaryserver.errors import ConfigError
+from binaryserver.gateway import Gateway
+from binaryserver.ids import IdSource
+from binaryserver.session.line import Pause
+from binaryserver.session.reasons import Ending, Reason
+
+_DRAIN_TICK = 0.02
+
+
+class Component(Service):
+    """
+    A service whose start and stop may take time.
+    """
+
+    def begin(self) -> Deferred[None]:
+        """
+        Start. Fails with what makes the start impossible.
+        """
+        raise NotImplementedError
+
+    def end(self) -> Deferred[None]:
+        """
+        Stop. Called only if L{begin} was, whether that succeeded or not.
+        """
+        raise NotImplementedError
+
+
+class OrderedServices(MultiService):
+    """
+    Starts its components one after the other, each once the one before it runs, and stops them the other way round.
+
+    @ivar started: fires when all run, or fails with what the first failing one says
+    """
+
+    started: Deferred[None]
+
+    def __init__(self) -> None:
+        MultiService.__init__(self)
+        self._begun: list[Component] = []
+        self._isStopping = False
+
+    def startService(self) -> None:
+        """
+        See L{MultiService.startService}.
+        """
+        Service.startService(self)
+        self.started = Deferred.fromCoroutine(self._startAll())
+
+    async def _startAll(self) -> None:
+        for service in self:
+            if self._isStopping:
+                return
+            self._begun.append(service)
+            service.running = True
+            await service.begin()
+
+    def stopService(self) -> Deferred[None]:
+        """
+        See L{MultiService.stopService}.
+        """
+        Service.stopService(self)
+        self._isStopping = True
+        return Deferred.fromCoroutine(self._stopAll())
+
+    async def _stopAll(self) -> None:
+        while self._begun:
+            service = self._begun.pop()
+            service.running = False
+            await service.end()
+
+
+class BackEndService(Component):
+    """
+    A bus, a session store or a directory.
+    """
+
+    def __init__(self, backEnd: Any, option: str, timeout: float, clock: Any) -> None:
+        """
+        @param option: the option that named it
+        @param timeout: s, the longest that its start may take
+        """
+        self._backEnd = backEnd
+        self._option = option
+        self._timeout = timeout
+        self._clock = clock
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+
+        def late(_: object, timeout: float) -> None:
+            raise ConfigError(self._option, f"not reachable within {timeout:g} s")
+
+        started: Deferred[None] = self._backEnd.start()
+        # A little longer than the back end's own check, which knows better what is wrong.
+        return started.addTimeout(self._timeout + 2, self._clock, late)
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        stopped: Deferred[None] = self._backEnd.stop()
+        return stopped
+
+
+class GatewayService(Component):
+    """
+    The gateway's own life: from the lease of its worker number to the drain.
+
+    @ivar drainedWhole: the last drain ended by itself, with everything durable and told
+    """
+
+    log = Logger()
+
+    def __init__(self, gateway: Gateway, drainTimeout: float) -> None:
+        """
+        @param drainTimeout: s
+        """
+        self._gateway = gateway
+        self._drainTimeout = drainTimeout
+        self.drainedWhole = True
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        gateway = self._gateway
+
+        def leased(worker: int) -> None:
+            gateway.ids = IdSource(worker, gateway.nowMs)
+            gateway.sweeper.start()
+
+        return gateway.store.leaseWorker(gateway.incarnation).addCallback(leased)
+
+    def end(self) -> Deferred[None]:
+        """
+        Drain: nothing is read any more, what is in flight commits and is acked, the links close with SERVER_SHUTDOWN,
+        and presences and marks are written.
+        """
+        return Deferred.fromCoroutine(self._drain())
+
+    async def _drain(self) -> None:
+        gateway = self._gateway
+        deadline = gateway.clock.seconds() + self._drainTimeout
+        links = gateway.registry.links
+        for link in list(links):
+            link.pause(Pause.closing)
+        acked = await self._until(lambda: not any(link.inFlight for link in links), deadline)
+        for link in list(links):
+            link.end(Ending(Reason.serverShutdown))
+        told = await self._until(
+            lambda: not (gateway.announcer.waiting or gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes),
+            deadline,
+        )
+        self.drainedWhole = acked and told
+        gateway.sweeper.stop()
+        await self._until(lambda: not links, min(deadline, gateway.clock.seconds() + 1))
+        for link in list(links):
+            link.abort()
+        self.log.info("counted since the start: {counted}", counted=gateway.counters.asDict())
+        if not self.drainedWhole:
+            self.log.warn("the drain was cut short: boxes will send again what was not acked")
+
+    async def _until(self, isSo: Callable[[], bool], deadline: float) -> bool:
+        clock = self._gateway.clock
+        while not isSo():
+            if clock.seconds() >= deadline:
+                return False
+            await deferLater(clock, _DRAIN_TICK)
+        return True
+
+
+class ListeningService(Component):
+    """
+    One endpoint that is listened on.
+
+    @ivar port: once it listens
+    """
+
+    port: IListeningPort | None = None
+
+    def __init__(self, option: str, description: str, endpoint: ServerEndpoint, mustBeLoopback: str) -> None:
+        """
+        @param description: the endpoint's string
+        @param mustBeLoopback: why it may only listen on loopback; empty: it may anywhere
+        """
+        self._option = option
+        self._description = description
+        self._endpoint = endpoint
+        self._mustBeLoopback = mustBeLoopback
+        self.factory: Callable[[], IProtocolFactory]
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        return self.bind(self.factory())
+
+    def bind(self, factory: IProtocolFactory) -> Deferred[None]:
+        """
+        Listen.
+
+        @raise ConfigError: cannot, or must not, there
+        """
+        listening: Deferred[IListeningPort] = maybeDeferred(self._endpoint.listen, factory)
+
+        def bound(port: IListeningPort) -> Deferred[None]:
+            self.port = port
+            host = getattr(port.getHost(), "host", "")
+            if self._mustBeLoopback and host and not ip_address(host.partition("%")[0]).is_loopback:
+                return self.end().addCallback(self._refuse)
+            return succeed(None)
+
+        def failed(failure: Any) -> None:
+            failure.trap(CannotListenError)
+            raise ConfigError(self._option, f"{self._description}: {failure.value.socketError}") from failure.value
+
+        return listening.addCallbacks(bound, failed)
+
+    def _refuse(self, _: None) -> None:
+        raise ConfigError(self._option, f"{self._description}: {self._mustBeLoopback}")
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        port, self.port = self.port, None
+        return _stopListening(port)
+
+
+class AdoptedListeningService(Component):
+    """
+    A socket that the parent bound.
+    """
+
+    def __init__(self, reactor: Any, descriptor: int, family: int, endpoint: ServerEndpoint) -> None:
+        self._reactor = reactor
+        self._descriptor = descriptor
+        self._family = family
+        self._endpoint = endpoint
+        self._port: IListeningPort | None = None
+        self.factory: Callable[[], IProtocolFactory]
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        self._port = self._reactor.adoptStreamPort(self._descriptor, self._family, self._endpoint.wrap(self.factory()))
+        return succeed(None)
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        port, self._port = self._port, None
+        return _stopListening(port)
+
+
+def _stopListening(port: IListeningPort | None) -> Deferred[None]:
+    # Some ports stop at once and give nothing.
+    stopping = None if port is None else port.stopListening()
+    return succeed(None) if stopping is None else stopping

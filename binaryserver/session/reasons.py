@@ -1,0 +1,34 @@
+"""
+Why a link ended, in the words of presence events (DESIGN 9).
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+
+class Reason(Enum):
+    """
+    The gateway's own reasons. A box's own come as its last will.
+    """
+
+    socketClosed = "SOCKET_CLOSED"
+    networkError = "NETWORK_ERROR"
+    clientDisconnect = "CLIENT_DISCONNECT"
+    networkActivityTimeout = "NETWORK_ACTIVITY_TIMEOUT"
+    serverShutdown = "SERVER_SHUTDOWN"
+    takeover = "TAKEOVER"
+    authFailedAsset = "AUTH_FAILED_ASSET"
+    authFailedAccount = "AUTH_FAILED_ACCOUNT"
+
+
+class Ending(NamedTuple):
+    """
+    @ivar detail: for a person to read; empty where the reason says it all
+    @ivar isClean: the box left in good order: its will is void
+    """
+
+    reason: Reason
+    detail: str = ""
+    isClean: bool = False

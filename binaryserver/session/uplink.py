@@ -1,0 +1,254 @@
+"""
+From batches of boxes to flushes of the bus, and back from commits to acks and marks.
+
+What one turn of the reactor brought for one partition goes to the bus at once, with one Deferred. When it fires, each
+batch in it is settled with its stream (L{binaryserver.session.index}), the links concerned are told once each, and the
+marks that rose are handed to the session store, merged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from binaryserver.errors import BinaryServerError
+from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.model import MarkUpdate, Record
+from binaryserver.session.index import Stream, Taken
+
+if TYPE_CHECKING:
+    from binaryserver.session.box import BoxSession
+    from binaryserver.session.line import AckLine
+
+GLOBAL_WINDOW = 256 * 1024 * 1024
+"""Bytes of records that may wait for the bus in one process, whether their links live or not (G7)."""
+
+_MARKS_RETRY = 1.0
+_PRESENCE_RETRY = 1.0
+
+
+class Batch(Taken):
+    """
+    One PUBLISH of a box, or several of QoS 1 whose indices follow each other, on its way through the bus.
+
+    @ivar link: whom to tell; L{None} once that link is gone
+    @ivar packetIds: of the PUBLISHes, 0 with QoS 0
+    @ivar size: bytes that count in the windows
+    @ivar since: s of the reactor's clock, when it was taken
+    @ivar parts: flushes that it waits for
+    @ivar broken: one of them failed
+    """
+
+    __slots__ = ("box", "broken", "link", "packetIds", "parts", "qos", "since", "size")
+
+    def __init__(
+        self,
+        link: AckLine,
+        stream: Stream | None,
+        lastIndex: int,
+        latest: int,
+        packetIds: Sequence[int],
+        qos: int,
+        size: int,
+        since: float,
+    ) -> None:
+        self.stream = stream
+        self.lastIndex = lastIndex
+        self.latest = latest
+        self.outcome = None
+        self.box: BoxSession = link.box
+        self.link: AckLine | None = link
+        self.packetIds = packetIds
+        self.qos = qos
+        self.size = size
+        self.since = since
+        self.parts = 0
+        self.broken = False
+
+
+class _Flush:
+    """
+    What gathers for one partition during one turn of the reactor.
+    """
+
+    __slots__ = ("batches", "records", "size")
+
+    def __init__(self) -> None:
+        self.records: list[Record] = []
+        self.batches: list[Batch] = []
+        self.size = 0
+
+
+class Uplink:
+    """
+    The way of everything that boxes send.
+
+    @ivar onPressure: called when more than the global window waits for the bus
+    @ivar onRelief: called when there is room again
+    @ivar onBoxSettled: called with a box that may have nothing in flight any more
+    """
+
+    log = Logger()
+
+    def __init__(self, bus: IBus, store: ISessionStore, clock: IReactorTime, window: int = GLOBAL_WINDOW) -> None:
+        """
+        @param window: bytes, the global window
+        """
+        self._bus = bus
+        self._store = store
+        self._clock = clock
+        self._window = window
+        self._open: dict[tuple[str, int], _Flush] = {}
+        self._openBytes = 0
+        self._dirty: dict[Stream, BoxSession] = {}
+        self._writing: dict[Stream, BoxSession] = {}
+        self.isFull = False
+        self.onPressure: Callable[[], None] = _nothing
+        self.onRelief: Callable[[], None] = _nothing
+        self.onBoxSettled: Callable[[BoxSession], None] = _nothingFor
+
+    @property
+    def pendingBytes(self) -> int:
+        """
+        Bytes of records that are not durable yet.
+        """
+        return self._openBytes + self._bus.pendingBytes
+
+    @property
+    def hasUnwrittenMarks(self) -> bool:
+        """
+        Marks have risen that the session store does not have yet.
+        """
+        return bool(self._dirty or self._writing)
+
+    def isUnwritten(self, stream: Stream) -> bool:
+        """
+        The session store does not have this stream's mark yet.
+        """
+        return stream in self._dirty or stream in self._writing
+
+    def submit(self, topic: str, partition: int, records: Sequence[Record], size: int, batch: Batch) -> None:
+        """
+        Send records of a batch; C{batch} is settled when all that was submitted for it is.
+
+        @param size: bytes of the records
+        """
+        key = (topic, partition)
+        flush = self._open.get(key)
+        if flush is None:
+            if not self._open:
+                self._clock.callLater(0, self.flush)
+            flush = self._open[key] = _Flush()
+        flush.records += records
+        flush.batches.append(batch)
+        flush.size += size
+        batch.parts += 1
+        self._openBytes += size
+        if self._openBytes > self._window - self._bus.pendingBytes and not self.isFull:
+            self.isFull = True
+            self.onPressure()
+
+    def flush(self) -> None:
+        """
+        Hand what has gathered to the bus now.
+        """
+        flushes, self._open, self._openBytes = self._open, {}, 0
+        for (topic, partition), flush in flushes.items():
+            done = self._bus.publish(topic, partition, flush.records)
+            done.addCallbacks(
+                self._committed, self._failed, callbackArgs=(flush,), errbackArgs=(topic, partition, flush)
+            )
+
+    def _committed(self, _: None, flush: _Flush) -> None:
+        self._settle(flush.batches)
+
+    def _failed(self, failure: Failure, topic: str, partition: int, flush: _Flush) -> None:
+        self.log.warn(
+            "bus did not take a flush: {reason}",
+            reason=failure.getErrorMessage(),
+            topic=topic,
+            partition=partition,
+            records=len(flush.records),
+        )
+        if not failure.check(BinaryServerError):
+            self.log.failure("bus failed in an unforeseen way", failure)
+        for batch in flush.batches:
+            batch.broken = True
+        self._settle(flush.batches)
+
+    def _settle(self, batches: list[Batch]) -> None:
+        links: dict[AckLine, None] = {}
+        dirty = self._dirty
+        boxes: dict[BoxSession, None] = {}
+        for batch in batches:
+            batch.parts -= 1
+            if batch.parts:
+                continue
+            box, stream = batch.box, batch.stream
+            if stream is None:
+                batch.outcome = not batch.broken
+                if batch.link is not None:
+                    links[batch.link] = None
+                box.inFlight -= 1
+            else:
+                for known in stream.settle(batch, not batch.broken):
+                    link = known.link  # type: ignore[attr-defined]
+                    if link is not None:
+                        links[link] = None
+                box.inFlight -= 1
+                dirty[stream] = box
+            if not box.inFlight:
+                boxes[box] = None
+        for link in links:
+            link.settled()
+        for box in boxes:
+            self.onBoxSettled(box)
+        if dirty and not self._writing:
+            self._writeMarks()
+        if self.isFull and self.pendingBytes < self._window * 7 // 8:
+            self.isFull = False
+            self.onRelief()
+
+    def _writeMarks(self) -> None:
+        self._writing, self._dirty = self._dirty, {}
+        updates = [
+            MarkUpdate(box.key, stream.number, stream.committed, stream.latest)
+            for stream, box in self._writing.items()
+            if stream.committed >= 0
+        ]
+        self._store.commitMarks(updates).addCallbacks(self._marksWritten, self._marksFailed)
+
+    def _marksWritten(self, _: None) -> None:
+        boxes = dict.fromkeys(self._writing.values())
+        self._writing = {}
+        for box in boxes:
+            self.onBoxSettled(box)
+        if self._dirty:
+            self._writeMarks()
+
+    def _marksFailed(self, failure: Failure) -> None:
+        # An ack does not wait for the mark; what the bus holds stays known here until the store takes it.
+        self.log.error("session store did not take marks: {reason}", reason=failure.getErrorMessage())
+        self._clock.callLater(_MARKS_RETRY, self._retryMarks)
+
+    def _retryMarks(self) -> None:
+        self._dirty = {**self._writing, **self._dirty}
+        self._writing = {}
+        if self._dirty:
+            self._writeMarks()
+
+
+def _nothing() -> None:
+    """
+    Until the gateway says what is to be done.
+    """
+
+
+def _nothingFor(box: BoxSession) -> None:
+    """
+    Likewise.
+    """

@@ -1,0 +1,349 @@
+"""
+C{twistd binaryserver}: from settings to services. The one module that fetches the reactor.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.logger import Logger
+from twisted.plugin import getPlugins
+from twisted.python.failure import Failure
+
+from binaryserver.bus.topics import Topics
+from binaryserver.endpoints.errors import EndpointError
+from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
+from binaryserver.errors import BinaryServerError, ConfigError
+from binaryserver.gateway import Gateway, Limits
+from binaryserver.interfaces import (
+    IBoxProtocol,
+    IBus,
+    IBusPlugin,
+    IDirectoryPlugin,
+    IDirectorySource,
+    IEventCodec,
+    IPeers,
+    ISessionStore,
+    ISessionStorePlugin,
+)
+from binaryserver.ops.http import makeSite
+from binaryserver.options import OFF, GatewayOptions
+from binaryserver.plugins import BackEndContext, createBackEnd
+from binaryserver.service import (
+    AdoptedListeningService,
+    BackEndService,
+    GatewayService,
+    ListeningService,
+    OrderedServices,
+)
+from binaryserver.session.registry import NoPeers
+from binaryserver.workers.channel import Channel
+from binaryserver.workers.peers import ParentPeers
+from binaryserver.workers.supervisor import Supervisor
+
+Options = GatewayOptions
+"""What C{twistd} looks for."""
+
+_NEEDS_LOOPBACK = "open: lets anybody in, so that every listener must be on a loopback address"
+_HTTP_NEEDS_LOOPBACK = "the HTTP side shows everybody everything, so that it must be on a loopback address"
+
+log = Logger()
+
+
+def makeService(options: GatewayOptions) -> MultiService:
+    """
+    Build the gateway, or the parent of its workers. Opens nothing.
+    """
+    from twisted.internet import reactor
+
+    try:
+        services = _parent(reactor, options) if options["workers"] > 1 else _single(reactor, options)
+    except ConfigError as error:
+        sys.exit(f"binaryserver: {error}")
+    run = _Run(reactor, services)
+    root = MultiService()
+    services.setServiceParent(root)
+    run.setServiceParent(root)
+    return root
+
+
+class _Run(Service):
+    """
+    What the process owes its caller: signals, one line when the start fails, and the exit status.
+    """
+
+    def __init__(self, reactor: Any, services: OrderedServices) -> None:
+        self._reactor = reactor
+        self._services = services
+        self._status = 0
+
+    def startService(self) -> None:
+        """
+        See L{Service.startService}.
+        """
+        Service.startService(self)
+        self._reactor.callWhenRunning(self._takeSignals)
+        self._services.started.addCallbacks(self._started, self._failed)
+        # What twistd would exit with is the signal's number, or 0. Registered here to run when all else is done.
+        atexit.register(self._exit)
+
+    def _takeSignals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._signalled)
+
+    def _signalled(self, number: int, frame: object) -> None:
+        # A second one does not wait for the drain.
+        signal.signal(number, signal.SIG_DFL)
+        self._reactor.callFromThread(self._reactor.stop)
+
+    def _started(self, _: None) -> None:
+        log.info("binaryserver is ready")
+
+    def _failed(self, failure: Failure) -> None:
+        if failure.check(BinaryServerError):
+            print(f"binaryserver: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
+        else:
+            log.failure("the start failed in an unforeseen way", failure)
+            print(f"binaryserver: {failure.type}: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
+        self._status = 1
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def _exit(self) -> None:
+        drains = [one for one in self._services if isinstance(one, GatewayService | Supervisor)]
+        if self._status or not all(one.drainedWhole for one in drains):
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(1)
+
+
+def _context(reactor: Any, settings: Mapping[str, Any], option: str) -> BackEndContext:
+    return BackEndContext(
+        reactor=reactor,
+        option=option,
+        flushInterval=settings["flush-interval"],
+        batchDeadline=settings["batch-deadline"],
+        startTimeout=settings["start-timeout"],
+        stopTimeout=settings["drain-timeout"],
+        topics=Topics.named(settings["topic-prefix"]).all,
+    )
+
+
+def _endpoint(reactor: Any, settings: Mapping[str, Any], option: str, description: str) -> ServerEndpoint:
+    try:
+        return serverFromString(
+            reactor, description, settings["tls-handshake-timeout"], closeTimeout=settings["output-timeout"]
+        )
+    except EndpointError as error:
+        raise ConfigError(option, str(error)) from error
+
+
+def _md30(settings: Mapping[str, Any]) -> list[str]:
+    return [one for one in settings["md30"] if one != OFF]
+
+
+def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
+    built = _Built(reactor, settings, f"{settings['instance']}@{os.urandom(6).hex()}", NoPeers())
+    services = OrderedServices()
+    built.backEnds(services)
+    gateway = built.gateway()
+    _http(reactor, settings, built.bus, services)
+    GatewayService(gateway, settings["drain-timeout"]).setServiceParent(services)
+    for description in _md30(settings):
+        listener = ListeningService(
+            "--md30",
+            description,
+            _endpoint(reactor, settings, "--md30", description),
+            _NEEDS_LOOPBACK if built.directory.requiresLoopback else "",
+        )
+        listener.factory = lambda: _boxProtocol("md30").buildFactory(gateway)
+        listener.setServiceParent(services)
+    return services
+
+
+class _Built:
+    """
+    The back ends of one process, made from its settings.
+    """
+
+    def __init__(self, reactor: Any, settings: Mapping[str, Any], incarnation: str, peers: IPeers) -> None:
+        self._reactor = reactor
+        self._settings = settings
+        self._incarnation = incarnation
+        self._peers = peers
+        self.bus: IBus = self._make(IBusPlugin, "bus")
+        self.store: ISessionStore = self._make(ISessionStorePlugin, "sessions")
+        self.directory: IDirectorySource = self._make(IDirectoryPlugin, "directory")
+
+    def _make(self, interface: Any, name: str) -> Any:
+        return createBackEnd(interface, self._settings[name], _context(self._reactor, self._settings, f"--{name}"))
+
+    def backEnds(self, services: OrderedServices) -> None:
+        """
+        Let the services begin with the back ends.
+        """
+        timeout = self._settings["start-timeout"]
+        for backEnd, name in ((self.bus, "bus"), (self.store, "sessions"), (self.directory, "directory")):
+            BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
+
+    def gateway(self) -> Gateway:
+        """
+        The gateway on them.
+        """
+        settings = self._settings
+        return Gateway(
+            self._reactor,
+            lambda: time.time_ns() // 1_000_000,
+            settings["instance"],
+            self._incarnation,
+            self.bus,
+            self.store,
+            self.directory,
+            self._peers,
+            Topics.named(settings["topic-prefix"]),
+            Limits(
+                maxPacket=settings["max-packet"],
+                window=settings["window"],
+                windowBytes=settings["window-bytes"],
+                globalWindow=settings["global-window"],
+                partialPackets=settings["partial-packets"],
+                connectTimeout=settings["connect-timeout"],
+                packetTimeout=settings["packet-timeout"],
+                outputTimeout=settings["output-timeout"],
+                batchDeadline=settings["batch-deadline"],
+            ),
+            getPlugins(IEventCodec),
+        )
+
+
+def _boxProtocol(name: str) -> IBoxProtocol:
+    plugins: Iterable[IBoxProtocol] = getPlugins(IBoxProtocol)
+    return next(plugin for plugin in plugins if plugin.name == name)
+
+
+def _http(reactor: Any, settings: Mapping[str, Any], bus: IBus, services: OrderedServices) -> None:
+    if settings["http"] == OFF:
+        return
+    listener = ListeningService(
+        "--http", settings["http"], _endpoint(reactor, settings, "--http", settings["http"]), _HTTP_NEEDS_LOOPBACK
+    )
+    listener.factory = lambda: makeSite(bus, Topics.named(settings["topic-prefix"]), reactor)
+    listener.setServiceParent(services)
+
+
+def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
+    for name in ("bus", "sessions"):
+        if settings[name].partition(":")[0].lower() == "memory":
+            raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
+    built = _Built(reactor, settings, settings["instance"], NoPeers())
+    services = OrderedServices()
+    BackEndService(built.bus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
+    _http(reactor, settings, built.bus, services)
+    listeners = [
+        (
+            description,
+            ListeningService(
+                "--md30",
+                description,
+                _endpoint(reactor, settings, "--md30", description),
+                _NEEDS_LOOPBACK if built.directory.requiresLoopback else "",
+            ),
+        )
+        for description in _md30(settings)
+    ]
+    Supervisor(reactor, dict(settings), listeners).setServiceParent(services)
+    return services
+
+
+def runWorker() -> None:
+    """
+    The program of a worker: its parent tells it over descriptor 3 what to be, and it ends when that closes.
+    """
+    from twisted.internet import reactor, stdio
+    from twisted.logger import globalLogBeginner, textFileLogObserver
+
+    # The terminal's signals reach the whole group; when to stop is the parent's to say.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    globalLogBeginner.beginLoggingTo([textFileLogObserver(sys.stdout)])
+    worker = _Worker(reactor)
+    standardIO: Any = stdio.StandardIO
+    standardIO(worker.channel, 3, 4, reactor)
+    loop: Any = reactor
+    loop.run(installSignalHandlers=False)
+    sys.stdout.flush()
+    os._exit(worker.status)
+
+
+class _Worker:
+    """
+    One worker, from the parent's first word to its own end.
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+        self._services: OrderedServices | None = None
+        self._isEnding = False
+        self.status = 0
+        self.channel = Channel(self._received, self._end)
+        self._peers = ParentPeers(self.channel.send)
+
+    def _received(self, message: dict[str, Any]) -> None:
+        kind = message["kind"]
+        if kind == "start":
+            try:
+                self._start(message)
+            except ConfigError as error:
+                self._failed(Failure(error))
+        elif kind == "stop":
+            self._end()
+        elif kind == "answer":
+            self._peers.answered(message)
+        elif kind == "handOver":
+            self._peers.asked(message, self._gateway.registry.handOver)
+
+    def _start(self, message: dict[str, Any]) -> None:
+        settings = message["settings"]
+        built = _Built(self._reactor, settings, message["incarnation"], self._peers)
+        self._services = services = OrderedServices()
+        built.backEnds(services)
+        self._gateway = gateway = built.gateway()
+        self._life = GatewayService(gateway, settings["drain-timeout"])
+        self._life.setServiceParent(services)
+        for one in message["listening"]:
+            endpoint = _endpoint(self._reactor, settings, "--md30", one["endpoint"])
+            listener = AdoptedListeningService(self._reactor, one["descriptor"], one["family"], endpoint)
+            listener.factory = lambda: _boxProtocol("md30").buildFactory(gateway)
+            listener.setServiceParent(services)
+        services.startService()
+        services.started.addCallbacks(lambda _: self.channel.send("started"), self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self.status = 1
+        option = failure.value.option if isinstance(failure.value, ConfigError) else "--workers"
+        text = failure.getErrorMessage()
+        self.channel.send("failed", option=option, message=text.removeprefix(f"{option}: "))
+        self._end()
+
+    def _end(self) -> None:
+        if self._isEnding:
+            return
+        self._isEnding = True
+        services = self._services
+        stopped: Deferred[Any] = maybeDeferred(services.stopService if services else lambda: None)
+        stopped.addErrback(lambda failure: log.failure("a worker's stop failed", failure))
+        stopped.addCallback(self._ended)
+
+    def _ended(self, _: object) -> None:
+        if self._services is not None and not self._life.drainedWhole:
+            self.status = 1
+        self.channel.send("drained", status=self.status)
+        # The word is written before the reactor stops.
+        self._reactor.callLater(0.05, self._reactor.stop)

@@ -1,0 +1,372 @@
+"""
+A simulated box: what it does with its link. No bytes are taken apart here and no transport is touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import inf
+from random import Random
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from binaryserver.errors import MalformedPacket, PeerError, ProtocolViolation
+from binaryserver.mqtt.events import Broken, Puback, Publish
+from binaryserver.mqtt.packets import (
+    DISCONNECT,
+    PINGREQ,
+    SUBSCRIPTION_REFUSED,
+    Connack,
+    ConnectCode,
+    Packet,
+    Pingresp,
+    Pubcomp,
+    Pubrec,
+    Suback,
+    encodeConnect,
+    encodePuback,
+    encodePublish,
+    encodeSubscribe,
+)
+from binaryserver.proto.md30_pb2 import IndexNotice
+from binaryserver.tools.box_outbox import Outbox
+from binaryserver.tools.box_plan import NEXT, BoxPlan, BoxState, Link, Owner, Resend, WrongState
+from binaryserver.tools.box_store import TrackStore
+from binaryserver.tools.box_sums import Sums
+
+INDEX_TOPIC: Final = "i"
+ANSWER_TIMEOUT: Final = 30.0
+"""s that a box waits for a CONNACK, a SUBACK or an index, and for the end of a link that it leaves."""
+POLL_INTERVAL: Final = 0.5
+"""s between a box's questions for its index, at QoS 0."""
+PING_TIMEOUT: Final = 10.0
+"""s, the least that a box waits for a PINGRESP; else its keep-alive."""
+MAX_RECONNECT_DELAY: Final = 30.0
+"""s"""
+
+
+class Box:
+    """
+    One box. Times (C{now}) are seconds of the fleet's clock.
+
+    @ivar state: what it waits for
+    @ivar due: s of the clock: C{tick} has nothing to do before
+    """
+
+    def __init__(
+        self,
+        asset: str,
+        plan: BoxPlan,
+        store: TrackStore,
+        tracks: int,
+        random: Random,
+        sums: Sums,
+        owner: Owner,
+        wallOffset: float,
+    ) -> None:
+        """
+        @param tracks: how many it records in this run; what waits in C{store} comes before
+        @param wallOffset: s, what C{now} lacks to Unix time
+        """
+        self.asset = asset
+        self.store = store
+        self.state = BoxState.waiting
+        self.due = 0.0
+        self._plan = plan
+        self._random = random
+        self._sums = sums
+        self._owner = owner
+        self._wallOffset = wallOffset
+        self._outbox = Outbox(asset, plan, store, tracks, random, sums, self._complain)
+        self._link: Link | None = None
+        self._connectAt = 0.0
+        self._since = 0.0
+        self._cutAt = inf
+        self._failures = 0
+        self._connected = False
+        self._lastSent = 0.0
+        self._pingSent: float | None = None
+        self._overdueAt = self._pollAt = inf
+        self._noticed = False
+        sums.boxes += 1
+        sums.tracks += tracks + store.waiting
+
+    def connectAt(self, when: float) -> None:
+        """
+        Set the time of the first connect.
+        """
+        self._connectAt = self.due = when
+
+    def _go(self, state: BoxState, now: float) -> None:
+        if state not in NEXT[self.state]:
+            raise WrongState(f"a box cannot go from {self.state.name} to {state.name}")
+        self.state = state
+        self._since = now
+        self.due = now
+
+    # What the fleet and the link tell.
+
+    def linkUp(self, link: Link, now: float) -> None:
+        """
+        There is a link.
+        """
+        plan = self._plan
+        self._go(BoxState.awaitingConnack, now)
+        self._link = link
+        self._pingSent = None
+        self._noticed = False
+        self._cutAt = now + self._random.expovariate(1 / plan.cutEvery) if plan.cutEvery else inf
+        # At QoS 2 a session from before this run may hold packet ids as received, and would swallow new tracks.
+        clean = plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected)
+        self._write(encodeConnect(self.asset, clean, plan.keepAlive, plan.account, plan.password), now)
+
+    def linkFailed(self, reason: str, now: float) -> None:
+        """
+        There will be no link.
+        """
+        if self.state is BoxState.connecting:
+            self._sums.failedConnects += 1
+            self._complain(f"cannot connect: {reason}")
+            self._wait(now, failed=True)
+
+    def linkDown(self, reason: str, now: float) -> None:
+        """
+        The link is gone.
+        """
+        self._link = None
+        state = self.state
+        if state is BoxState.leaving:
+            self._end(BoxState.done, now)
+        elif state not in (BoxState.refused, BoxState.stopped):
+            if self._cutAt > -inf:
+                self._sums.lostLinks += 1
+                self._complain(f"lost the link while waiting for {state.value}: {reason}")
+            self._outbox.linkLost()
+            if self._plan.resend is Resend.NEW or self._plan.qos == 0:
+                self._outbox.forgetSession()
+            self._owner.keepBox(self)
+            self._wait(now, failed=state is not BoxState.open)
+
+    def peerBroke(self, error: PeerError, now: float) -> None:
+        """
+        The gateway broke MQTT.
+        """
+        self._sums.peerErrors += 1
+        self._complain(f"the gateway broke the protocol: {error}")
+        self._cut()
+
+    def stop(self, now: float) -> None:
+        """
+        Do no more; leave at once.
+        """
+        if self.state in (BoxState.done, BoxState.refused, BoxState.stopped):
+            return
+        self._go(BoxState.stopped, now)
+        self._cut()
+        self._owner.keepBox(self)
+
+    def _wait(self, now: float, failed: bool) -> None:
+        plan = self._plan
+        self._failures = self._failures + 1 if failed else 0
+        delay = plan.reconnectDelay * 2 ** min(max(0, self._failures - 1), 10)
+        delay = min(delay, max(plan.reconnectDelay, MAX_RECONNECT_DELAY))
+        self._go(BoxState.waiting, now)
+        self._connectAt = self.due = now + delay * self._random.uniform(0.75, 1.25)
+
+    def _end(self, state: BoxState, now: float) -> None:
+        self._go(state, now)
+        self._owner.keepBox(self)
+        self._owner.boxEnded(self)
+
+    def _refuse(self, text: str, now: float) -> None:
+        self._sums.refused += 1
+        self._complain(text)
+        self._cut()
+        self._end(BoxState.refused, now)
+
+    def _cut(self) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            link.cut()
+
+    def _write(self, data: bytes, now: float) -> None:
+        if data and self._link is not None:
+            self._lastSent = now
+            self._link.send(data)
+
+    def _complain(self, text: str) -> None:
+        self._owner.complain(self, text)
+
+    def tick(self, now: float) -> None:
+        """
+        Do what is due by the clock, and say in L{due} when there is more.
+        """
+        state = self.state
+        self.due = inf
+        if state is BoxState.waiting:
+            if now >= self._connectAt:
+                self._go(BoxState.connecting, now)
+                self.due = inf
+                self._owner.connectBox(self)
+            else:
+                self.due = self._connectAt
+        elif self._link is None:
+            return
+        elif now >= self._cutAt and state is not BoxState.leaving:
+            self._sums.cuts += 1
+            self._cutAt = -inf
+            self._cut()
+        elif state is BoxState.open:
+            self._tickOpen(now)
+        elif now >= self._since + ANSWER_TIMEOUT:
+            self._cut()
+        else:
+            self.due = min(self._cutAt, self._since + ANSWER_TIMEOUT)
+
+    def _tickOpen(self, now: float) -> None:
+        plan = self._plan
+        if self._pingSent is not None and now >= self._pingSent + max(plan.keepAlive, PING_TIMEOUT):
+            self._cut()
+            return
+        if plan.resendAfter is not None and now >= self._overdueAt:
+            data, self._overdueAt = self._outbox.resendOverdue(now, plan.resendAfter)
+            self._write(data, now)
+        if plan.qos == 0 and self._outbox.unconfirmed and now >= self._pollAt:
+            self._pollAt = now + POLL_INTERVAL
+            self._write(encodePublish(INDEX_TOPIC, b""), now)
+        self.fill(now)
+        if plan.keepAlive and now >= self._lastSent + plan.keepAlive:
+            self._ping(now)
+        if self.state is BoxState.open:
+            self.due = min(
+                self._cutAt,
+                self._overdueAt,
+                self._pollAt if plan.qos == 0 else inf,
+                self._outbox.recordedAt(),
+                self._lastSent + plan.keepAlive if plan.keepAlive else inf,
+                inf if self._pingSent is None else self._pingSent + max(plan.keepAlive, PING_TIMEOUT),
+            )
+
+    def _ping(self, now: float) -> None:
+        self._write(PINGREQ, now)
+        if self._pingSent is None:
+            self._pingSent = now
+
+    def fill(self, now: float) -> None:
+        """
+        Send what may be sent; leave when all is acked.
+        """
+        link = self._link
+        if link is None or self.state is not BoxState.open:
+            return
+        while not link.paused and (data := self._outbox.take(now)):
+            self._write(data, now)
+        if self._outbox.empty:
+            self._go(BoxState.leaving, now)
+            self._write(DISCONNECT, now)
+            link.leave()
+
+    # Packets.
+
+    def packetsReceived(self, packets: Sequence[Packet | Broken], now: float) -> None:
+        """
+        The gateway sent packets; L{Broken} stands for what is none.
+
+        @raise PeerError: it broke MQTT
+        """
+        for packet in packets:
+            if self._link is None:
+                return
+            if isinstance(packet, Puback):
+                self._outbox.puback(packet.packetId, now)
+            elif isinstance(packet, Broken):
+                raise packet.error
+            elif self.state is BoxState.awaitingConnack:
+                self._connack(packet, now)
+            elif isinstance(packet, Publish):
+                self._publish(packet, now)
+            elif isinstance(packet, Pubrec):
+                self._write(self._outbox.pubrec(packet.packetId, now), now)
+            elif isinstance(packet, Pubcomp):
+                self._outbox.pubcomp(packet.packetId)
+            elif isinstance(packet, Pingresp):
+                self._pingSent = None
+                if self.state is BoxState.awaitingIndex:
+                    self._begin(now)
+            elif isinstance(packet, Suback) and self.state is BoxState.awaitingSuback:
+                self._suback(packet, now)
+            else:
+                raise ProtocolViolation(f"a {type(packet).__name__} that a box in state {self.state.name} cannot take")
+        self.fill(now)
+
+    def _connack(self, packet: Packet, now: float) -> None:
+        if not isinstance(packet, Connack):
+            raise ProtocolViolation("the first packet is not a CONNACK", "MQTT-3.2.0-1")
+        plan = self._plan
+        if packet.code == ConnectCode.SERVER_UNAVAILABLE:
+            self._complain("the gateway is not available")
+            self._cut()
+            return
+        if packet.code:
+            self._refuse(f"refused: {ConnectCode(packet.code).name}", now)
+            return
+        self._sums.connects += 1
+        if not packet.sessionPresent:
+            self._outbox.forgetSession()
+        elif plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected):
+            raise ProtocolViolation("a session is present after a CONNECT with CleanSession", "MQTT-3.2.2-1")
+        self._connected = True
+        if plan.indexFromGateway:
+            self._go(BoxState.awaitingSuback, now)
+            self._write(encodeSubscribe(self._outbox.nextId(), [(INDEX_TOPIC, 0)]), now)
+        else:
+            self._begin(now)
+
+    def _suback(self, packet: Suback, now: float) -> None:
+        if packet.codes[0] == SUBSCRIPTION_REFUSED:
+            self._refuse(f"refused: no subscription to {INDEX_TOPIC!r}", now)
+            return
+        self._go(BoxState.awaitingIndex, now)
+        if self._noticed:
+            self._begin(now)
+        else:
+            # The notices come with the SUBACK, if there are any: so none is to come once this is answered.
+            self._ping(now)
+
+    def _publish(self, packet: Publish, now: float) -> None:
+        if packet.qos == 2:
+            raise ProtocolViolation("a PUBLISH of a QoS that was not granted", "MQTT-3.8.4-6")
+        if packet.qos:
+            self._write(encodePuback(packet.packetId), now)
+        if packet.topic not in (INDEX_TOPIC, f"boxes/{self.asset}/index"):
+            return
+        try:
+            notice = IndexNotice.FromString(packet.payload)
+        except DecodeError as error:
+            raise MalformedPacket("an index notice that is not an md30.v1.IndexNotice") from error
+        if notice.stream != self.store.stream:
+            return
+        self._noticed = True
+        self._outbox.notice(notice.last_index)
+        if self.state is BoxState.awaitingIndex:
+            self._begin(now)
+        elif self.state is BoxState.open:
+            self._outbox.applyMark(now)
+
+    def _begin(self, now: float) -> None:
+        """
+        The index is known as far as it is going to be: send what it leaves.
+        """
+        self._go(BoxState.open, now)
+        if not self._outbox.recorded:
+            self._outbox.record(now, self._wallOffset)
+            self._owner.keepBox(self)
+            if self._link is None:
+                return  # they could not be kept
+        self._write(self._outbox.resume(now), now)
+        after = self._plan.resendAfter
+        self._overdueAt = inf if after is None else now + after
+        self._pollAt = now + POLL_INTERVAL
+        self._failures = 0
+        self.fill(now)

@@ -1,0 +1,110 @@
+"""
+Where simulated boxes connect to: Twisted's client endpoint strings, and client certificates.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from OpenSSL.SSL import Error as SSLError
+from twisted.internet.endpoints import HostnameEndpoint, clientFromString, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import (
+    Certificate,
+    KeyPair,
+    PrivateCertificate,
+    optionsForClientTLS,
+    trustRootFromCertificates,
+)
+
+from binaryserver.errors import ConfigError
+
+EndpointFor: TypeAlias = Callable[[str], IStreamClientEndpoint]
+"""Gives the endpoint for the box of an asset."""
+ASSET_PLACE = "{asset}"
+"""Stands for the asset in the path of a certificate or key."""
+
+_TLS = re.compile(r"tls:((?:[^:\\=]|\\:)+):([0-9]+)")
+_PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
+
+
+def endpointsFor(reactor: Any, connect: str, cert: str | None, key: str | None, ca: str | None) -> EndpointFor:
+    """
+    @param reactor: what the endpoints connect with
+    @param connect: a client endpoint string; just C{tls:HOST:PORT} along with one of the others
+    @param cert: path of the boxes' certificate, PEM; its intermediates and key may stand in it as well
+    @param key: path of its key, PEM
+    @param ca: path of the certificates to trust, PEM: a file, or a directory of C{.pem} files
+    @raise ConfigError: one of them cannot be used
+    """
+    if cert is None and key is None and ca is None:
+        try:
+            common: IStreamClientEndpoint = clientFromString(reactor, connect)  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, KeyError, OSError, SSLError) as error:
+            raise ConfigError("--connect", f"{connect!r} is not a client endpoint: {error}") from error
+        return lambda asset: common
+    if key is not None and cert is None:
+        raise ConfigError("--key", "needs --cert")
+    match = _TLS.fullmatch(connect)
+    if match is None:
+        raise ConfigError("--connect", f"{connect!r} is not tls:HOST:PORT, as --cert, --key and --ca need it")
+    host, port = match[1].replace("\\:", ":"), int(match[2])
+    trustRoot = None
+    if ca is not None:
+        trustRoot = trustRootFromCertificates(_authorities(Path(ca)))  # type: ignore[no-untyped-call]
+
+    @lru_cache(maxsize=None if cert is not None and ASSET_PLACE in cert else 1)
+    def made(certPath: str | None, keyPath: str | None) -> IStreamClientEndpoint:
+        certificate, chain = (None, []) if certPath is None else _certificate(certPath, keyPath or certPath)
+        options = optionsForClientTLS(
+            host,
+            trustRoot=trustRoot,
+            clientCertificate=certificate,
+            extraCertificateOptions={"extraCertChain": [each.original for each in chain]} if chain else None,
+        )
+        endpoint: IStreamClientEndpoint = wrapClientTLS(options, HostnameEndpoint(reactor, host, port))
+        return endpoint
+
+    def endpointFor(asset: str) -> IStreamClientEndpoint:
+        return made(cert and cert.replace(ASSET_PLACE, asset), key and key.replace(ASSET_PLACE, asset))
+
+    return endpointFor
+
+
+def _authorities(path: Path) -> list[Certificate]:
+    try:
+        files = sorted(path.glob("*.pem")) if path.is_dir() else [path]
+        found = [Certificate.loadPEM(block) for file in files for block in _PEM.findall(file.read_bytes())]
+    except OSError as error:
+        raise ConfigError("--ca", f"{error.filename}: {error.strerror}") from error
+    except SSLError as error:
+        raise ConfigError("--ca", f"{path} holds a certificate that cannot be read") from error
+    if not found:
+        raise ConfigError("--ca", f"{path} holds no certificate")
+    return found
+
+
+def _certificate(certPath: str, keyPath: str) -> tuple[PrivateCertificate, list[Certificate]]:
+    """
+    @return: the certificate with its key, and its intermediates
+    """
+    option, path = "--cert", certPath
+    try:
+        found = [Certificate.loadPEM(block) for block in _PEM.findall(Path(certPath).read_bytes())]
+        if not found:
+            raise ConfigError("--cert", f"{certPath} holds no certificate")
+        if keyPath != certPath:
+            option, path = "--key", keyPath
+        pair = KeyPair.load(Path(keyPath).read_bytes(), 1)
+        made: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(  # type: ignore[no-untyped-call]
+            found[0], pair
+        )
+    except OSError as error:
+        raise ConfigError(option, f"{error.filename}: {error.strerror}") from error
+    except SSLError as error:
+        raise ConfigError(option, f"{path} cannot be read as PEM") from error
+    return made, found[1:]

@@ -1,0 +1,234 @@
+"""
+The command line of C{binaryserver-box}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from random import Random
+from typing import Any, Final, NoReturn
+
+from binaryserver.errors import ConfigError
+from binaryserver.tools.box_endpoint import endpointsFor
+from binaryserver.tools.box_fleet import Fleet
+from binaryserver.tools.box_payload import PayloadForm
+from binaryserver.tools.box_plan import BoxPlan, Resend
+from binaryserver.tools.box_store import STREAM_MAX, StateDirectory
+
+PROGRAM: Final = "binaryserver-box"
+DEFAULT_CONNECT: Final = "tcp:127.0.0.1:1883"
+DEFAULT_ASSET: Final = "350000000000001"
+"""In the form of an IMEI."""
+DEFAULT_RESEND_AFTER: Final = 5.0
+"""s, where nothing else would make a box send again what has no ack."""
+CONNECTS_A_SECOND: Final = 1000
+"""The pace of the first connects unless C{--ramp} sets another."""
+_ASSET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def countAssets(first: str, count: int) -> list[str]:
+    """
+    C{first} and those that come after it, counting up the digits at its end and keeping their width.
+
+    @param first: e.g. C{"350000000000001"} or C{"box-001"}
+    @raise ConfigError: it has no digits at its end to count with, or one would be no asset id
+    """
+    stem = first.rstrip("0123456789")
+    digits = first[len(stem) :]
+    if not digits and count > 1:
+        raise ConfigError("--first-asset", f"{first!r} ends in no digits to count up {count} boxes with")
+    assets = [f"{stem}{int(digits) + number:0{len(digits)}d}" for number in range(count)] if digits else [first]
+    for asset in (first, assets[-1]):
+        if not _ASSET.fullmatch(asset):
+            raise ConfigError("--first-asset", f"{asset!r} is not an asset id: 1 to 64 of A-Z a-z 0-9 . _ -")
+    return assets
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(PROGRAM, message.removeprefix("argument "))
+
+
+def _number(low: float, high: float, kind: type[int] | type[float] = int) -> Any:
+    """
+    @return: the C{type} of an option whose value lies between C{low} and C{high}
+    """
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number") from error
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not between {low:g} and {high:g}")
+        return value
+
+    return parse
+
+
+def parser() -> argparse.ArgumentParser:
+    """
+    @return: the parser of the command line; it raises L{ConfigError} for a bad one
+    """
+    seconds = _number(0.001, 1e9, float)
+    made = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        description="Simulated boxes: each records tracks of a drive, brings them to a gateway and keeps them until "
+        "they are acked. Ends once all are acked (status 0), or cannot be (status 1), and sums up.",
+    )
+    what = made.add_argument_group("what is brought, and where")
+    what.add_argument("--protocol", choices=["md30"], default="md30", help="what the boxes speak (default: md30)")
+    what.add_argument(
+        "--connect",
+        metavar="ENDPOINT",
+        default=DEFAULT_CONNECT,
+        help="the gateway: a Twisted client endpoint string, as tcp:HOST:PORT, tls:HOST:PORT (default: %(default)s)",
+    )
+    what.add_argument("--boxes", metavar="N", type=_number(1, 1_000_000), default=1, help="boxes (default: 1)")
+    what.add_argument(
+        "--tracks", metavar="N", type=_number(0, 100_000_000), default=10, help="tracks of each box (default: 10)"
+    )
+    what.add_argument("--batch", metavar="N", type=_number(1, 1000), default=1, help="tracks a PUBLISH (default: 1)")
+    what.add_argument(
+        "--rate",
+        metavar="N",
+        type=_number(1e-6, 1e6, float),
+        help="tracks a second of each box (default: as fast as acks allow)",
+    )
+    what.add_argument(
+        "--first-asset",
+        metavar="ID",
+        default=DEFAULT_ASSET,
+        help="the first box; the others count up the digits at its end (default: %(default)s)",
+    )
+    what.add_argument("--json", action="store_true", help="sum up as one JSON object")
+    what.add_argument("--timeout", metavar="S", type=seconds, help="end after S seconds, whatever is not acked")
+
+    who = made.add_argument_group("who the boxes are")
+    who.add_argument("--account", metavar="NAME", help="user name (default: none; the directory open: then takes dev)")
+    who.add_argument("--password", metavar="TEXT", help="password of each box")
+    who.add_argument("--cert", metavar="PATH", help="client certificate, PEM; {asset} in PATH stands for the asset")
+    who.add_argument("--key", metavar="PATH", help="its key, PEM, likewise (default: in the same file)")
+    who.add_argument("--ca", metavar="PATH", help="certificates to trust, PEM: a file, or a directory of .pem files")
+
+    how = made.add_argument_group("how they send")
+    how.add_argument("--qos", type=int, choices=[0, 1, 2], default=1, help="of PUBLISHes (default: 1)")
+    how.add_argument(
+        "--inflight",
+        metavar="N",
+        type=_number(1, 10_000),
+        default=20,
+        help="the most PUBLISHes without an ack, at QoS 1 and 2 (default: 20)",
+    )
+    how.add_argument("--json-topic", action="store_true", help="JSON on topic tj instead of protobuf on t")
+    how.add_argument(
+        "--keep-alive", metavar="S", type=_number(0, 65535), default=60, help="seconds; 0: none (default: 60)"
+    )
+    how.add_argument(
+        "--ramp",
+        metavar="S",
+        type=_number(0, 1e6, float),
+        help=f"spread the first connects over S seconds (default: {CONNECTS_A_SECOND} connects a second)",
+    )
+
+    index = made.add_argument_group("what names the tracks")
+    index.add_argument(
+        "--stream",
+        metavar="N",
+        type=_number(1, STREAM_MAX),
+        help="the stream of all boxes (default: each draws one); numbering goes on where the gateway's index is",
+    )
+    index.add_argument(
+        "--index-from-gateway",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="read the index after connecting and drop all tracks up to it (default: yes)",
+    )
+    index.add_argument(
+        "--state", metavar="DIR", help="keep each box's stream, index and unacked tracks there for the next run"
+    )
+
+    bad = made.add_argument_group("bad network")
+    bad.add_argument("--cut-every", metavar="S", type=seconds, help="cut each link after S seconds in the mean")
+    bad.add_argument(
+        "--lose-acks", metavar="P", type=_number(0, 0.99, float), default=0.0, help="share of acks taken for lost"
+    )
+    bad.add_argument(
+        "--resend",
+        choices=[choice.value for choice in Resend],
+        default=Resend.SAME.value,
+        help="after a reconnect: the same PUBLISHes again, with DUP in the same session, or new ones cut from the "
+        "store in a clean session (default: same)",
+    )
+    bad.add_argument(
+        "--resend-after",
+        metavar="S",
+        type=seconds,
+        help="send what has no ack after S seconds again on the same link (default: only after a reconnect; "
+        f"{DEFAULT_RESEND_AFTER:g} with --lose-acks and with --qos 0)",
+    )
+    bad.add_argument(
+        "--reconnect-delay",
+        metavar="S",
+        type=_number(0, 1e6, float),
+        default=1.0,
+        help="seconds between a lost link and the next connect, doubled after each failure (default: 1)",
+    )
+    bad.add_argument("--seed", metavar="N", type=int, help="draw all that is random from this number")
+    return made
+
+
+def planFrom(options: argparse.Namespace) -> BoxPlan:
+    """
+    @raise ConfigError: options that do not go together
+    """
+    if options.password is not None and options.account is None:
+        raise ConfigError("--password", "needs --account [MQTT-3.1.2-22]")
+    if options.qos == 0 and not options.index_from_gateway:
+        raise ConfigError("--qos", "0 needs --index-from-gateway: nothing else tells what has arrived")
+    if options.qos == 0 and options.lose_acks:
+        raise ConfigError("--lose-acks", "needs --qos 1 or 2: there are no acks at QoS 0")
+    resendAfter = options.resend_after
+    if resendAfter is None and (options.lose_acks or options.qos == 0):
+        resendAfter = DEFAULT_RESEND_AFTER
+    return BoxPlan(
+        account=options.account,
+        password=None if options.password is None else options.password.encode(),
+        batch=options.batch,
+        rate=options.rate,
+        inflight=options.inflight,
+        qos=options.qos,
+        form=PayloadForm.JSON if options.json_topic else PayloadForm.PROTO,
+        keepAlive=options.keep_alive,
+        indexFromGateway=options.index_from_gateway,
+        cutEvery=options.cut_every,
+        loseAcks=options.lose_acks,
+        resend=Resend(options.resend),
+        resendAfter=resendAfter,
+        reconnectDelay=options.reconnect_delay,
+    )
+
+
+def fleetFrom(reactor: Any, options: argparse.Namespace) -> Fleet:
+    """
+    @param options: as L{parser} gives them
+    @raise ConfigError: options that cannot be used
+    """
+    assets = countAssets(options.first_asset, options.boxes)
+    endpointFor = endpointsFor(reactor, options.connect, options.cert, options.key, options.ca)
+    if options.cert is not None:
+        for asset in assets:
+            endpointFor(asset)  # now, not at some connect later, is the time to hear of a missing file
+    return Fleet(
+        reactor,
+        endpointFor,
+        planFrom(options),
+        assets,
+        options.tracks,
+        stream=options.stream,
+        ramp=options.boxes / CONNECTS_A_SECOND if options.ramp is None else options.ramp,
+        random=Random(options.seed),
+        state=None if options.state is None else StateDirectory(options.state),
+    )

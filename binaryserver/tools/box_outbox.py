@@ -1,0 +1,272 @@
+"""
+What a simulated box sends of its store, what it makes of acks and of the index, and what it sends again. Bytes go
+out of here and packet ids come in; there is no link.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import inf
+from random import Random
+from typing import Final
+
+from binaryserver.errors import ProtocolViolation
+from binaryserver.mqtt.packets import encodePubrel
+from binaryserver.tools.box_payload import Tape
+from binaryserver.tools.box_plan import BoxPlan
+from binaryserver.tools.box_store import TrackStore
+from binaryserver.tools.box_sums import Sums
+from binaryserver.tools.box_window import AckOrder, Awaiting, InFlight, Window
+
+_CHUNK: Final = 32
+"""PUBLISHes between two looks at whether the transport wants more."""
+
+
+class Outbox:
+    """
+    The way from the store of one box to its acks. Times (C{now}) are seconds of the fleet's clock.
+
+    @ivar recorded: the tracks of this run are in the store
+    @ivar mark: every index up to it is committed, as far as the gateway has said
+    """
+
+    def __init__(
+        self,
+        asset: str,
+        plan: BoxPlan,
+        store: TrackStore,
+        tracks: int,
+        random: Random,
+        sums: Sums,
+        complain: Callable[[str], None],
+    ) -> None:
+        """
+        @param tracks: how many the box records in this run
+        @param complain: told what a person should hear of
+        """
+        self.recorded = False
+        self.mark = 0
+        self._plan = plan
+        self._store = store
+        self._tracks = tracks
+        self._random = random
+        self._sums = sums
+        self._complain = complain
+        self._window = Window(Tape(asset, store.stream, plan.form), plan.qos)
+        self._firstNew = 0
+        self._recordingFrom = 0.0
+
+    @property
+    def empty(self) -> bool:
+        """
+        Nothing is to be sent, and nothing waits for an ack.
+        """
+        return self.recorded and not self._store.waiting and not self._window.entries
+
+    @property
+    def unconfirmed(self) -> bool:
+        """
+        Something waits for an ack or, at QoS 0, for an index notice.
+        """
+        return bool(self._window.entries)
+
+    def nextId(self) -> int:
+        """
+        @return: a packet id for a packet that is no PUBLISH
+        """
+        return self._window.nextId()
+
+    def record(self, now: float, wallOffset: float) -> None:
+        """
+        The tracks of this run come into being: the last one about now, or when the rate will have brought it about.
+
+        @param wallOffset: s, what C{now} lacks to Unix time
+        """
+        tracks, rate = self._tracks, self._plan.rate
+        self._recordingFrom = now - (self._random.random() / rate if rate else 0.0)
+        end = self._recordingFrom + (tracks / rate if rate else 0.0) + wallOffset
+        stepMs = 1000 if rate is None or rate >= 1 else round(1000 / rate)
+        self._store.record(tracks, round(end * 1000), stepMs, self.mark)
+        self._firstNew = self._store.next - tracks
+        self.recorded = True
+
+    # Sending.
+
+    def take(self, now: float) -> bytes:
+        """
+        @return: the next PUBLISHes; empty if none may go now
+        """
+        store, sums, publish = self._store, self._sums, self._window.publish
+        packets: list[bytes] = []
+        while len(packets) < _CHUNK and (size := self._mayTake(now)):
+            batch, again = store.take(size)
+            sums.sent += batch.end - batch.first - again
+            sums.resent += again
+            packets.append(publish(batch, now))
+        return b"".join(packets)
+
+    def _mayTake(self, now: float) -> int:
+        """
+        @return: how many tracks the next PUBLISH may have; 0: none may go now
+        """
+        plan = self._plan
+        head = self._store.head()
+        if head is None or (plan.qos and len(self._window.entries) >= plan.inflight):
+            return 0
+        if plan.rate is None or head < self._firstNew:
+            return plan.batch
+        # What has been sent before, and is cut anew, was recorded long ago: only the newest has to wait for its time.
+        recorded = min(self._tracks, int((now - self._recordingFrom) * plan.rate + 1e-6))
+        ready = recorded - (head - self._firstNew)
+        return min(plan.batch, ready) if ready >= plan.batch or recorded == self._tracks else 0
+
+    def recordedAt(self) -> float:
+        """
+        @return: s of the clock, when the next PUBLISH will have all its tracks at a given rate; else infinity
+        """
+        head, rate = self._store.head(), self._plan.rate
+        if head is None or rate is None or head < self._firstNew:
+            return inf
+        done = head - self._firstNew
+        return self._recordingFrom + (done + min(self._plan.batch, self._tracks - done)) / rate
+
+    def resume(self, now: float) -> bytes:
+        """
+        There is a link again, and the index has been read if it is to be.
+
+        @return: what has to be sent again for what is in flight, in the old order [MQTT-4.4.0-1], [MQTT-4.6.0-1]
+        """
+        self.applyMark(now)
+        sums = self._sums
+        if self._plan.qos == 1:
+            # The notice is as good as the PUBACK that did not come. (At QoS 2 the session holds the packet id.)
+            for entry in self._window.confirm(self.mark):
+                size = self._store.ack(entry.batch)
+                sums.ackedByIndex += size
+                sums.droppedByIndex += size
+        return b"".join([self._again(entry, now) for entry in self._window.entries.values()])
+
+    def resendOverdue(self, now: float, after: float) -> tuple[bytes, float]:
+        """
+        Send again what has no ack for long; at QoS 0, put it back into the store.
+
+        @param after: s
+        @return: what has to be sent for it, and the time of the clock when to look again
+        """
+        window = self._window
+        overdue = window.overdue(now - after)
+        packets: list[bytes] = []
+        if overdue and self._plan.qos == 0:
+            self.forgetSession()
+        else:
+            packets = [self._again(entry, now) for entry in overdue]
+        return b"".join(packets), after + min((entry.lastSent for entry in window.entries.values()), default=now)
+
+    def _again(self, entry: InFlight, now: float) -> bytes:
+        if entry.awaiting is not Awaiting.pubcomp:
+            self._sums.resent += entry.batch.end - entry.batch.first
+        return self._window.again(entry, now)
+
+    def linkLost(self) -> None:
+        """
+        No ack of the link comes any more.
+        """
+        self._window.linkLost()
+
+    def forgetSession(self) -> None:
+        """
+        What is in flight goes back into the store.
+        """
+        self._window.clear()
+        self._store.putBack()
+
+    # What the gateway says.
+
+    def notice(self, lastIndex: int) -> None:
+        """
+        Raise the mark.
+
+        @param lastIndex: as an index notice names it
+        """
+        self.mark = max(self.mark, lastIndex)
+        if self.recorded and lastIndex >= self._store.next:
+            self._sums.indexBeyondStore += 1
+            self._complain(f"an index notice of {lastIndex}; the last index in use is {self._store.next - 1}")
+
+    def applyMark(self, now: float) -> None:
+        """
+        Drop what the mark covers.
+        """
+        sums = self._sums
+        dropped = self._store.drop(self.mark)
+        sums.ackedByIndex += dropped
+        sums.droppedByIndex += dropped
+        confirmed = self._window.confirm(self.mark) if self._plan.qos == 0 else []
+        for entry in confirmed:
+            sums.ackedByIndex += self._store.ack(entry.batch)
+            sums.ackTimes.note(now - entry.firstSent)
+        if dropped or confirmed:
+            sums.ended = now
+
+    def puback(self, packetId: int, now: float) -> None:
+        """
+        @raise ProtocolViolation: the box sends nothing at QoS 1
+        """
+        if self._plan.qos != 1:
+            raise ProtocolViolation("a PUBACK, and no PUBLISH had QoS 1", "MQTT-4.3.2-2")
+        if self._counts(packetId, "PUBACK"):
+            entry = self._window.entries.pop(packetId, None)
+            if entry is not None:
+                self._credit(entry, now)
+
+    def pubrec(self, packetId: int, now: float) -> bytes:
+        """
+        @return: the PUBREL; empty if the PUBREC was lost or is a second one
+        @raise ProtocolViolation: the box sends nothing at QoS 2
+        """
+        if self._plan.qos != 2:
+            raise ProtocolViolation("a PUBREC, and no PUBLISH had QoS 2", "MQTT-4.3.3-2")
+        entry = self._window.entries.get(packetId)
+        if not self._counts(packetId, "PUBREC") or entry is None or entry.awaiting is not Awaiting.pubrec:
+            return b""
+        self._credit(entry, now)
+        entry.awaiting = Awaiting.pubcomp
+        entry.lastSent = now
+        return encodePubrel(packetId)
+
+    def pubcomp(self, packetId: int) -> None:
+        """
+        The gateway has forgotten a packet id.
+        """
+        entry = self._window.entries.get(packetId)
+        if entry is None or entry.awaiting is not Awaiting.pubcomp:
+            self._unexpected("PUBCOMP", packetId)
+        else:
+            del self._window.entries[packetId]
+
+    def _counts(self, packetId: int, kind: str) -> bool:
+        """
+        Judge an ack by what was sent on the link.
+
+        @return: the box has got it; not, if it is to be taken for lost
+        """
+        order = self._window.order(packetId)
+        if order is AckOrder.unexpected:
+            self._unexpected(kind, packetId)
+            return False
+        if order is AckOrder.outOfOrder:
+            self._sums.acksOutOfOrder += 1
+        if self._plan.loseAcks and self._random.random() < self._plan.loseAcks:
+            self._sums.acksIgnored += 1
+            return False
+        return True
+
+    def _unexpected(self, kind: str, packetId: int) -> None:
+        self._sums.unexpectedAcks += 1
+        self._complain(f"a {kind} of packet id {packetId}, which nothing asked for")
+
+    def _credit(self, entry: InFlight, now: float) -> None:
+        sums = self._sums
+        sums.pubacked += self._store.ack(entry.batch)
+        sums.ackTimes.note(now - entry.firstSent)
+        sums.ended = now

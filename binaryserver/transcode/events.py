@@ -1,0 +1,149 @@
+"""
+The events that are not tracks: uplink messages, presences, and what goes to C{rejects}.
+"""
+
+from __future__ import annotations
+
+from google.protobuf.message import DecodeError
+
+from binaryserver.errors import RejectedData
+from binaryserver.model import EPOCH_2010_MS, Record
+from binaryserver.proto import cloudnext_pb2, md30_pb2
+from binaryserver.transcode.envelope import Envelope
+from binaryserver.transcode.tracks import MAX_FUTURE_MS
+
+_MESSAGE = ("ce_type", b"cloudnext.v1.Message")
+_PRESENCE = ("ce_type", b"cloudnext.v1.Presence")
+_REJECT = ("ce_type", b"cloudnext.v1.Reject")
+
+_NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
+_MAX_NAME = 64
+_MAX_MESSAGE_ID = 128
+
+# What a reject's record has beside the payload: its other fields, the key and the headers.
+_REJECT_OVERHEAD = 2048
+
+
+def isName(text: str) -> bool:
+    """
+    Whether a text may name an account, an asset or a channel: C{[A-Za-z0-9._-]{1,64}}.
+    """
+    return 0 < len(text) <= _MAX_NAME and _NAME_CHARACTERS.issuperset(text)
+
+
+def decodeMessage(payload: bytes, maxRecord: int) -> md30_pb2.Message:
+    """
+    An uplink message of a box.
+
+    @param payload: bytes, one C{md30.v1.Message}
+    @param maxRecord: bytes, the most that one record may have
+    @raise RejectedData: it cannot be decoded, or names no channel
+    """
+    try:
+        message = md30_pb2.Message.FromString(payload)
+    except DecodeError as error:
+        raise RejectedData("DECODE", "the payload is no md30.v1.Message") from error
+    if not isName(message.channel):
+        raise RejectedData("BAD_CHANNEL", "the message's channel is no [A-Za-z0-9._-]{1,64}")
+    if max(len(message.id.encode()), len(message.ack_of.encode())) > _MAX_MESSAGE_ID:
+        raise RejectedData("BAD_ID", "an id of more than 128 bytes")
+    if len(payload) + _REJECT_OVERHEAD > maxRecord:
+        raise RejectedData("RECORD_TOO_LARGE", f"the message has {len(payload)} bytes")
+    return message
+
+
+def messageRecord(
+    envelope: Envelope, eventId: int, message: md30_pb2.Message, missingBefore: int, nowMs: int
+) -> Record:
+    """
+    The event of an uplink message. A box without a clock gets the gateway's time.
+    """
+    plausible = EPOCH_2010_MS <= message.recorded_at <= nowMs + MAX_FUTURE_MS
+    eventTime = message.recorded_at if plausible else nowMs
+    fields = cloudnext_pb2.Event(
+        id=eventId,
+        event_time=eventTime,
+        ingest_time=nowMs,
+        stream=message.stream,
+        index=message.index if message.stream else 0,
+        unindexed=not message.stream,
+        missing_before=missingBefore,
+        message=cloudnext_pb2.Message(
+            id=message.id,
+            channel=message.channel,
+            payload=message.payload,
+            ack_of=message.ack_of,
+            ack_status=message.ack_status,
+        ),
+    )
+    name = b"%d/%d" % (message.stream, message.index) if message.stream else b"event/%d" % eventId
+    return Record(
+        envelope.key,
+        envelope.head + fields.SerializeToString(),
+        envelope.headers(_MESSAGE, envelope.idPrefix + name, eventTime),
+    )
+
+
+def presenceRecord(
+    envelope: Envelope,
+    eventId: int,
+    kind: cloudnext_pb2.PresenceType,
+    nowMs: int,
+    peer: str,
+    reason: str = "",
+    fromBox: bool = False,
+    detail: str = "",
+) -> Record:
+    """
+    The event of a box's coming or going.
+
+    @param reason: a name of docs/md30.md
+    @param fromBox: the reason is the box's own
+    """
+    fields = cloudnext_pb2.Event(
+        id=eventId,
+        event_time=nowMs,
+        ingest_time=nowMs,
+        presence=cloudnext_pb2.Presence(
+            type=kind, reason=reason, reason_from_box=fromBox, peer_address=peer, detail=detail
+        ),
+    )
+    return Record(
+        envelope.key,
+        envelope.head + fields.SerializeToString(),
+        envelope.headers(_PRESENCE, envelope.idPrefix + b"event/%d" % eventId, nowMs),
+    )
+
+
+def rejectRecord(
+    envelope: Envelope,
+    eventId: int,
+    source: str,
+    code: str,
+    reason: str,
+    payload: bytes,
+    nowMs: int,
+    maxRecord: int,
+) -> Record:
+    """
+    What could not be taken, with its bytes, cut to what one record may hold.
+
+    @param source: where it came from, e.g. C{"md30:t"}
+    """
+    reject = cloudnext_pb2.Reject(
+        source=source,
+        account=envelope.box.account,
+        asset=envelope.box.asset,
+        code=code,
+        reason=reason[:512],
+        payload=payload[: max(0, maxRecord - _REJECT_OVERHEAD)],
+        payload_size=len(payload),
+        link_epoch=envelope.linkEpoch,
+        instance=envelope.instance,
+        ingest_time=nowMs,
+    )
+    return Record(
+        envelope.key,
+        reject.SerializeToString(),
+        envelope.headers(_REJECT, envelope.idPrefix + b"event/%d" % eventId, nowMs),
+    )

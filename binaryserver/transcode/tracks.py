@@ -1,0 +1,195 @@
+"""
+A box's tracks to the cloud's events: C{md30.v1.TrackBatch} to one C{cloudnext.v1.Event} a track.
+
+The event carries the track in the box's own wire form, validated by a parse, and beside it the names and types of its
+fields (L{binaryserver.transcode.labels}). What cannot be taken is told apart by track: a box with one absurd record
+must not lose the others of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from binaryserver.ids import streamSalt, trackId
+from binaryserver.model import EPOCH_2010_MS, Record
+from binaryserver.proto.md30_pb2 import Track
+from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime
+from binaryserver.transcode.labels import FieldLabels
+from binaryserver.transcode.wire import (
+    EVENT_HEAD,
+    KEY_EVENT_TIME,
+    KEY_ID,
+    KEY_INDEX,
+    KEY_INGEST_TIME,
+    KEY_STREAM,
+    LENGTH_DELIMITED,
+    VARINT,
+    VARINTS,
+    tag,
+    varint,
+)
+
+MAX_TRACKS = 4096
+"""The most tracks a batch may have: what is taken at once delays every other link of the process."""
+
+MAX_FUTURE_MS = 86_400_000
+"""How far ahead of the gateway's clock a recorded time may be."""
+
+_MAX_LATITUDE = 900_000_000
+_MAX_LONGITUDE = 1_800_000_000
+
+# What a record carries beside its value: key and headers.
+_RECORD_OVERHEAD = 512
+
+_TYPE = ("ce_type", b"cloudnext.v1.Track")
+_TRACK = tag(16, LENGTH_DELIMITED)
+_UNINDEXED = tag(12, VARINT) + b"\x01"
+_MISSING_BEFORE = tag(13, VARINT)
+
+
+class RefusedTrack(NamedTuple):
+    """
+    A track that is not published.
+
+    @ivar position: its position in the batch, from 0
+    @ivar code: why, a code of docs/md30.md
+    """
+
+    position: int
+    code: str
+    reason: str
+
+
+class TrackEncoder:
+    """
+    Makes the records of one link's tracks.
+    """
+
+    __slots__ = ("_envelope", "_labels", "_maxValue", "_salt", "_stream", "_streamPrefix")
+
+    def __init__(self, envelope: Envelope, labels: FieldLabels, maxRecord: int) -> None:
+        """
+        @param maxRecord: bytes, the most that one record may have
+        """
+        self._envelope = envelope
+        self._labels = labels
+        self._maxValue = maxRecord - _RECORD_OVERHEAD
+        self._stream = -1
+        self._salt = 0
+        self._streamPrefix = b""
+
+    def encode(
+        self,
+        tracks: Sequence[Track],
+        times: Sequence[int],
+        stream: int,
+        firstIndex: int,
+        missingBefore: int,
+        nowMs: int,
+        skip: int = 0,
+    ) -> tuple[list[Record], list[RefusedTrack], int]:
+        """
+        Make the records of a batch.
+
+        @param times: each track's C{recorded_at}, Unix ms
+        @param stream: 0 for a batch without an index
+        @param firstIndex: the index of C{tracks[0]}; without an index, how many tracks the link has brought before
+        @param missingBefore: how many indices the box skipped before the first track taken
+        @param nowMs: the ingest time, Unix ms
+        @param skip: how many tracks at the beginning are duplicates
+        @return: records, what was refused, and the records' bytes in all
+        """
+        if stream != self._stream:
+            self._stream = stream
+            if stream:
+                self._salt = streamSalt(stream)
+                self._streamPrefix = b"%b%d/" % (self._envelope.idPrefix, stream)
+            else:
+                # Without an index an event is named by its link and its position on it, so that no two share an id.
+                self._salt = streamSalt(self._envelope.connectionId)
+                self._streamPrefix = b"%blink/%d/" % (self._envelope.idPrefix, self._envelope.connectionId)
+        records: list[Record] = []
+        refused: list[RefusedTrack] = []
+        size = 0
+        latest = nowMs + MAX_FUTURE_MS
+        salt = self._salt
+        head, key, source = self._envelope.head, self._envelope.key, self._envelope.source
+        idPrefix, maxValue = self._streamPrefix, self._maxValue
+        knownLabels, makeLabels = self._labels.get, self._labels.make
+        pack, join, newRecord = EVENT_HEAD.pack, b"".join, tuple.__new__
+        extra = b"" if stream else _UNINDEXED
+        if missingBefore:
+            extra += _MISSING_BEFORE + varint(missingBefore)
+        for position in range(skip, len(tracks)) if skip or len(tracks) != 1 else (0,):
+            track = tracks[position]
+            recordedAt = times[position]
+            index = firstIndex + position
+            latitude = track.latitude
+            longitude = track.longitude
+            if not EPOCH_2010_MS <= recordedAt <= latest:
+                refused.append(RefusedTrack(position, "BAD_TIME", f"recorded_at {recordedAt} is not a plausible time"))
+                continue
+            if not (-_MAX_LATITUDE <= latitude <= _MAX_LATITUDE and -_MAX_LONGITUDE <= longitude <= _MAX_LONGITUDE) or (
+                not (latitude and longitude) and track.HasField("latitude") != track.HasField("longitude")
+            ):
+                refused.append(RefusedTrack(position, "BAD_POSITION", "latitude and longitude are no position"))
+                continue
+            numbers = tuple(track.field_numbers[:])
+            if len(track.field_values) != len(numbers):
+                refused.append(
+                    RefusedTrack(position, "BAD_FIELDS", "field_numbers and field_values differ in their lengths")
+                )
+                continue
+            labels = knownLabels(numbers)
+            if labels is None:
+                labels = makeLabels(numbers)
+            body = track.SerializeToString()
+            length = len(body)
+            value = join(
+                (
+                    head,
+                    pack(
+                        KEY_ID,
+                        trackId(recordedAt, salt, index),
+                        KEY_EVENT_TIME,
+                        recordedAt,
+                        KEY_INGEST_TIME,
+                        nowMs,
+                        KEY_STREAM,
+                        stream,
+                        KEY_INDEX,
+                        index if stream else 0,
+                    ),
+                    extra,
+                    _TRACK,
+                    VARINTS[length] if length < 16384 else varint(length),
+                    body,
+                    labels,
+                )
+            )
+            if len(value) > maxValue:
+                refused.append(RefusedTrack(position, "RECORD_TOO_LARGE", f"its event has {len(value)} bytes"))
+                continue
+            if missingBefore and extra:
+                extra = b""
+            eventId = b"%b%d" % (idPrefix, index)
+            records.append(
+                newRecord(
+                    Record,
+                    (
+                        key,
+                        value,
+                        [
+                            SPEC_VERSION,
+                            _TYPE,
+                            source,
+                            CONTENT_TYPE,
+                            ("ce_id", eventId),
+                            ("ce_time", cloudTime(recordedAt)),
+                        ],
+                    ),
+                )
+            )
+            size += len(value)
+        return records, refused, size

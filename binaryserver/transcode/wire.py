@@ -1,0 +1,56 @@
+"""
+The few pieces of protobuf's wire format that events are put together from.
+
+The envelope of an event is the same for every track of a link but for five fixed-width fields, and the track inside is
+the box's own bytes; so events are joined from pieces instead of built field by field, which costs a tenth. Tests parse
+every event back with the generated classes.
+"""
+
+from __future__ import annotations
+
+from struct import Struct
+
+# Wire types of protobuf's encoding.
+VARINT = 0
+LENGTH_DELIMITED = 2
+
+
+def varint(value: int) -> bytes:
+    """
+    A non-negative integer as base 128 varint.
+    """
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def tag(field: int, wireType: int) -> bytes:
+    """
+    The key that stands before a field's value.
+    """
+    return varint(field << 3 | wireType)
+
+
+def lengthDelimited(field: int, value: bytes) -> bytes:
+    """
+    A string, bytes or message field.
+    """
+    return tag(field, LENGTH_DELIMITED) + varint(len(value)) + value
+
+
+VARINTS = [varint(value) for value in range(16384)]
+"""The varints of up to two bytes, by value: lengths of most tracks."""
+
+EVENT_HEAD = Struct("<BQBQBQBQBQ")
+"""
+The fixed-width fields of C{cloudnext.v1.Event} in one go: each a key byte and 8 bytes. Use the keys below.
+"""
+
+KEY_ID = 1 << 3 | 1
+KEY_EVENT_TIME = 8 << 3 | 1
+KEY_INGEST_TIME = 9 << 3 | 1
+KEY_STREAM = 10 << 3 | 1
+KEY_INDEX = 11 << 3 | 1

@@ -1,0 +1,3 @@
+"""
+Several instances on one host: the parent that supervises, and its workers.
+"""

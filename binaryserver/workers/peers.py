@@ -1,0 +1,78 @@
+"""
+A worker's view of the others, through the parent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from binaryserver.interfaces import IPeers
+from binaryserver.model import BoxKey, StreamMark
+from binaryserver.workers.channel import boxOf, marksFromJson, marksToJson
+
+_Marks = tuple[StreamMark, ...] | None
+
+
+@implementer(IPeers)
+class ParentPeers:
+    """
+    Asks the parent, which knows who is alive.
+    """
+
+    log = Logger()
+
+    def __init__(self, send: Callable[..., None]) -> None:
+        """
+        @param send: of the channel to the parent
+        """
+        self._send = send
+        self._asked: dict[int, Deferred[_Marks]] = {}
+        self._lastId = 0
+
+    def handOver(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[_Marks]:
+        """
+        See L{IPeers.handOver}.
+        """
+        self._lastId += 1
+        id_ = self._lastId
+
+        def forget(_: object) -> None:
+            self._asked.pop(id_, None)
+
+        answer: Deferred[_Marks] = Deferred(forget)
+        self._asked[id_] = answer
+        self._send("handOver", id=id_, incarnation=incarnation, account=box.account, asset=box.asset, epoch=linkEpoch)
+        return answer
+
+    def answered(self, message: dict[str, Any]) -> None:
+        """
+        The parent passed on an answer; one that came too late is dropped.
+        """
+        answer = self._asked.pop(message["id"], None)
+        if answer is not None:
+            answer.callback(marksFromJson(message["marks"]))
+
+    def asked(
+        self, message: dict[str, Any], handOver: Callable[[BoxKey, int], Deferred[tuple[StreamMark, ...]]]
+    ) -> None:
+        """
+        Another worker asks, through the parent.
+
+        @param handOver: of this instance's registry
+        """
+
+        def answer(marks: _Marks) -> None:
+            self._send("answer", id=message["id"], marks=marksToJson(marks))
+
+        def failed(failure: Failure) -> None:
+            # Nothing is in flight here any more; that the marks could not be read is for the asker to mend.
+            self.log.error("marks could not be read for a handover: {reason}", reason=failure.getErrorMessage())
+            answer(None)
+
+        handOver(boxOf(message), message["epoch"]).addCallbacks(answer, failed)

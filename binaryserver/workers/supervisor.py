@@ -1,0 +1,317 @@
+"""
+The parent of C{--workers N}: binds the ports, starts the workers, passes on what they say to each other, and starts
+again what died.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from twisted.internet.defer import Deferred, DeferredList, succeed
+from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.protocol import Factory, ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from binaryserver.errors import ConfigError
+from binaryserver.service import Component, ListeningService
+from binaryserver.workers.channel import Channel
+
+_FIRST_LISTENER = 5
+_RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
+_HEALTHY = 10.0
+_STOP_MARGIN = 5.0
+"""s beyond the drain that a worker has to end."""
+
+_PROGRAM = "from binaryserver.tap import runWorker; runWorker()"
+
+
+class WorkerState(Enum):
+    """
+    What the parent waits for.
+    """
+
+    starting = "its word that it listens"
+    running = "its end"
+    stopping = "its end, as it was told"
+    waiting = "the time to start it again"
+    ended = "nothing"
+
+
+@dataclass(eq=False)
+class Worker:
+    """
+    One slot, and the process in it.
+
+    @ivar asked: questions under way at this worker: by their id there, who asked and his id
+    """
+
+    index: int
+    instance: str
+    state: WorkerState = WorkerState.ended
+    incarnation: str = ""
+    transport: Any = None
+    channel: Channel | None = None
+    started: Deferred[None] | None = None
+    startedAt: float = 0.0
+    failures: int = 0
+    restart: IDelayedCall | None = None
+    ended: Deferred[None] | None = None
+    exitStatus: int | None = None
+    asked: dict[int, tuple[Worker, int]] = field(default_factory=dict)
+
+
+class _WorkerProcess(ProcessProtocol):
+    """
+    The parent's end of one process.
+    """
+
+    def __init__(self, supervisor: Supervisor, worker: Worker) -> None:
+        self._supervisor = supervisor
+        self._worker = worker
+        self.channel = Channel(self._received, lambda: None)
+
+    def makeConnection(self, process: Any) -> None:
+        """
+        See L{ProcessProtocol.makeConnection}.
+        """
+        self.transport = process
+        self.channel.makeConnection(_PipeTransport(process))
+
+    def childDataReceived(self, childFD: int, data: bytes) -> None:
+        """
+        See L{ProcessProtocol.childDataReceived}.
+        """
+        self.channel.dataReceived(data)
+
+    def _received(self, message: dict[str, Any]) -> None:
+        self._supervisor.received(self._worker, message)
+
+    def processEnded(self, reason: Failure) -> None:
+        """
+        See L{ProcessProtocol.processEnded}.
+        """
+        self._supervisor.workerEnded(self._worker, reason)
+
+
+class _PipeTransport:
+    """
+    What a L{Channel} writes to: the pipe that the worker reads.
+    """
+
+    disconnecting = False
+
+    def __init__(self, process: Any) -> None:
+        self._process = process
+
+    def write(self, data: bytes) -> None:
+        """
+        Write to the worker.
+        """
+        self._process.writeToChild(3, data)
+
+    def writeSequence(self, data: Sequence[bytes]) -> None:
+        """
+        Write to the worker.
+        """
+        self.write(b"".join(data))
+
+    def loseConnection(self) -> None:
+        """
+        End the worker's input: it drains and ends.
+        """
+        self._process.closeChildFD(3)
+
+
+class Supervisor(Component):
+    """
+    @ivar workers: one for each number
+    @ivar drainedWhole: every worker's last stop was a whole drain
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        reactor: Any,
+        settings: Mapping[str, Any],
+        listeners: Sequence[tuple[str, ListeningService]],
+    ) -> None:
+        """
+        @param settings: of L{binaryserver.options.GatewayOptions}
+        @param listeners: endpoint strings and what binds them
+        """
+        self._reactor = reactor
+        self._settings = dict(settings)
+        self._listeners = listeners
+        self._isStopping = False
+        self._nextQuestion = 0
+        self.drainedWhole = True
+        self.workers = [Worker(n, f"{settings['instance']}-{n}") for n in range(settings["workers"])]
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}. Fires once every worker listens.
+        """
+        return Deferred.fromCoroutine(self._begin())
+
+    async def _begin(self) -> None:
+        for _, listener in self._listeners:
+            # Bound here and read by the workers only: the parent never accepts.
+            await listener.bind(Factory())
+            listener.port.stopReading()  # type: ignore[union-attr]
+        for worker in self.workers:
+            started: Deferred[None] = Deferred()
+            worker.started = started
+            self._spawn(worker)
+            # One after the other: the first one makes what they share.
+            await started
+
+    def _spawn(self, worker: Worker) -> None:
+        worker.state = WorkerState.starting
+        worker.startedAt = self._reactor.seconds()
+        worker.incarnation = f"{worker.instance}@{os.urandom(6).hex()}"
+        worker.restart = None
+        worker.exitStatus = None
+        process = _WorkerProcess(self, worker)
+        descriptors: dict[int, Any] = {0: os.open(os.devnull, os.O_RDONLY), 1: 1, 2: 2, 3: "w", 4: "r"}
+        listening = []
+        for number, (description, listener) in enumerate(self._listeners, _FIRST_LISTENER):
+            port: Any = listener.port
+            descriptors[number] = port.fileno()
+            listening.append({"endpoint": description, "descriptor": number, "family": port.addressFamily})
+        worker.transport = self._reactor.spawnProcess(
+            process,
+            sys.executable,
+            [sys.executable, "-c", _PROGRAM],
+            env=None,
+            childFDs=descriptors,
+        )
+        os.close(descriptors[0])
+        worker.channel = process.channel
+        process.channel.send(
+            "start",
+            settings={**self._settings, "instance": worker.instance},
+            incarnation=worker.incarnation,
+            listening=listening,
+        )
+
+    def received(self, worker: Worker, message: dict[str, Any]) -> None:
+        """
+        A worker says something.
+        """
+        kind = message["kind"]
+        if kind == "started":
+            worker.state = WorkerState.running
+            self.log.info("worker {instance} runs", instance=worker.instance)
+            if worker.started is not None:
+                started, worker.started = worker.started, None
+                started.callback(None)
+        elif kind == "failed":
+            error = ConfigError(message["option"], message["message"])
+            if worker.started is not None:
+                started, worker.started = worker.started, None
+                started.errback(error)
+            else:
+                self.log.error("worker {instance} cannot start: {error}", instance=worker.instance, error=str(error))
+        elif kind == "drained":
+            worker.exitStatus = message["status"]
+        elif kind == "handOver":
+            self._handOver(worker, message)
+        elif kind == "answer":
+            asker = worker.asked.pop(message["id"], None)
+            if asker is not None:
+                self._answer(*asker, message["marks"])
+
+    def _handOver(self, asker: Worker, message: dict[str, Any]) -> None:
+        for worker in self.workers:
+            if worker.incarnation == message["incarnation"] and worker.state in (
+                WorkerState.starting,
+                WorkerState.running,
+                WorkerState.stopping,
+            ):
+                self._nextQuestion += 1
+                worker.asked[self._nextQuestion] = (asker, message["id"])
+                assert worker.channel is not None
+                worker.channel.send(
+                    "handOver",
+                    id=self._nextQuestion,
+                    account=message["account"],
+                    asset=message["asset"],
+                    epoch=message["epoch"],
+                )
+                return
+        self._answer(asker, message["id"], None)
+
+    def _answer(self, asker: Worker, id_: int, marks: Any) -> None:
+        if asker.channel is not None:
+            asker.channel.send("answer", id=id_, marks=marks)
+
+    def workerEnded(self, worker: Worker, reason: Failure) -> None:
+        """
+        A worker's process is gone.
+        """
+        worker.channel = None
+        asked, worker.asked = worker.asked, {}
+        for asker, id_ in asked.values():
+            self._answer(asker, id_, None)
+        if worker.started is not None:
+            started, worker.started = worker.started, None
+            started.errback(ConfigError("--workers", f"{worker.instance} ended: {reason.getErrorMessage()}"))
+        if self._isStopping or worker.state is WorkerState.stopping:
+            worker.state = WorkerState.ended
+            if worker.exitStatus != 0:
+                self.drainedWhole = False
+            if worker.ended is not None:
+                ended, worker.ended = worker.ended, None
+                ended.callback(None)
+            return
+        if self._reactor.seconds() - worker.startedAt > _HEALTHY:
+            worker.failures = 0
+        delay = _RESTART_DELAYS[min(worker.failures, len(_RESTART_DELAYS) - 1)]
+        worker.failures += 1
+        worker.state = WorkerState.waiting
+        self.log.error(
+            "worker {instance} ended ({reason}); it is started again in {delay} s",
+            instance=worker.instance,
+            reason=reason.getErrorMessage(),
+            delay=delay,
+        )
+        worker.restart = self._reactor.callLater(delay, self._spawn, worker)
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}. Workers that take longer than the drain may are killed.
+        """
+        self._isStopping = True
+        ends = [self._stop(worker) for worker in self.workers]
+        return DeferredList(ends).addCallback(self._unbind)
+
+    def _stop(self, worker: Worker) -> Deferred[None]:
+        if worker.restart is not None:
+            worker.restart.cancel()
+        if worker.state not in (WorkerState.starting, WorkerState.running):
+            worker.state = WorkerState.ended
+            return succeed(None)
+        worker.state = WorkerState.stopping
+        ended: Deferred[None] = Deferred()
+        worker.ended = ended
+        assert worker.channel is not None
+        worker.channel.send("stop")
+        kill = self._reactor.callLater(
+            self._settings["drain-timeout"] + _STOP_MARGIN, worker.transport.signalProcess, "KILL"
+        )
+
+        def done(_: None) -> None:
+            if kill.active():
+                kill.cancel()
+
+        return ended.addCallback(done)
+
+    def _unbind(self, _: object) -> Deferred[Any]:
+        return DeferredList([listener.end() for _, listener in self._listeners])

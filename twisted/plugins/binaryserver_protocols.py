@@ -1,0 +1,10 @@
+"""
+The box protocols and the forms of tracks that come with the gateway.
+"""
+
+from binaryserver.md30.protocol import Md30
+from binaryserver.transcode.codecs import JsonCodec, ProtobufCodec
+
+md30 = Md30()
+protobufTracks = ProtobufCodec()
+jsonTracks = JsonCodec()
