@@ -61,6 +61,7 @@ class Md30Client(BoxLink):
         self._noticeDue: str | None = None
         self._writingIds: set[int] = set()
         self._writtenIds: set[int] = set()
+        self._isAsking = False
 
     # What the protocol provides.
 
@@ -108,18 +109,22 @@ class Md30Client(BoxLink):
         kept session is written first.
         """
         packetId = batch.packetIds[0]
-        if not self._isPersistent or packetId in self._writtenIds:
-            self._writtenIds.discard(packetId)
-            return True
-        if packetId not in self._writingIds:
+        if self._isPersistent and packetId not in self._writtenIds | self._writingIds:
             self._writingIds.add(packetId)
+            # A store that answers at once must not make this link's line begin again within its own loop.
+            self._isAsking = True
             self._save().addCallback(self._idWritten, packetId)
-        return False
+            self._isAsking = False
+        if self._isPersistent and packetId not in self._writtenIds:
+            return False
+        self._writtenIds.discard(packetId)
+        return True
 
     def _idWritten(self, _: object, packetId: int) -> None:
         self._writingIds.discard(packetId)
         self._writtenIds.add(packetId)
-        self.settled()
+        if not self._isAsking:
+            self.settled()
 
     def mayTakeAgain(self) -> None:
         """
@@ -292,7 +297,10 @@ class Md30Client(BoxLink):
         """
         Write the MQTT session; what waits for that never happens if it fails, and the link ends.
         """
-        session = MqttSession(tuple(self._subscriptions.items()), tuple(sorted(self._connection.received | self._writingIds | self._writtenIds)))
+        session = MqttSession(
+            tuple(self._subscriptions.items()),
+            tuple(sorted(self._connection.received | self._writingIds | self._writtenIds)),
+        )
         saved: Deferred[Any] = self.gateway.store.saveMqtt(self.box.key, self.linkEpoch, session)
 
         def written(isLatest: bool) -> Any:

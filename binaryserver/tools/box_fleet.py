@@ -96,7 +96,7 @@ class Fleet:
         Let the boxes go.
 
         @return: fires with the sums once all is acked, no box can do more, or L{stop} was called; fails with
-            L{ConfigError} if the boxes' state cannot be kept
+            L{ConfigError} if the boxes' state cannot be kept, and with anything else that is a bug
         """
         now = self._clock.seconds()
         self.sums.started = self.sums.ended = now
@@ -105,7 +105,7 @@ class Fleet:
         for number, box in enumerate(self.boxes):
             box.connectAt(now + self._ramp * number / len(self.boxes))
         done = self._done
-        self._ticking.start(TICK)
+        self._ticking.start(TICK).addErrback(self._end)
         return done
 
     def stop(self) -> None:

@@ -41,6 +41,23 @@ def recordedAt(recording: Recording, index: int) -> int:
     )
 
 
+def _timeVarint(ms: int) -> bytes:
+    """
+    C{varint(ms)}, at half the cost for all times that have six bytes: 1971 to 2109.
+    """
+    if not 1 << 35 <= ms < 1 << 42:
+        return varint(ms)
+    return (
+        0x80_80_80_80_80
+        | (ms & 0x7F)
+        | (ms << 1 & 0x7F_00)
+        | (ms << 2 & 0x7F_00_00)
+        | (ms << 3 & 0x7F_00_00_00)
+        | (ms << 4 & 0x7F_00_00_00_00)
+        | (ms << 5 & 0x7F_00_00_00_00_00)
+    ).to_bytes(6, "little")
+
+
 class Tape:
     """
     Serializes the tracks of one box.
@@ -69,7 +86,7 @@ class Tape:
         for index in range(first, end):
             rounds, second = divmod(place, size)
             odometer = varint(2 * (rounds * length + points[second].odometer))
-            time = varint(recordedAt(recording, index))
+            time = _timeVarint(recordedAt(recording, index))
             rest = protoPoints[second]
             value = _VALUE_HEAD[len(odometer)]
             parts += (

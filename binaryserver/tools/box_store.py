@@ -60,7 +60,6 @@ class TrackStore:
     The tracks of one box that are not acked yet: those that wait to be sent, in order, and those taken to be sent.
 
     @ivar stream: names this store for ever; never 0
-    @ivar fresh: it was drawn just now, so that nobody can know it
     @ivar next: the index that the next recorded track gets
     @ivar place: s of driving up to there
     @ivar latestMs: Unix ms; no track was recorded after it
@@ -69,9 +68,8 @@ class TrackStore:
     @ivar taken: batches that were taken and neither acked nor put back, by first index, in the order of taking
     """
 
-    def __init__(self, stream: int, place: int = 0, fresh: bool = True) -> None:
+    def __init__(self, stream: int, place: int = 0) -> None:
         self.stream = stream
-        self.fresh = fresh
         self.next = 1
         self.place = place
         self.latestMs = 0
@@ -202,7 +200,7 @@ class TrackStore:
         @raise ValueError: C{saved} is not what L{toJson} gives
         """
         try:
-            store = cls(_number(saved["stream"]), _number(saved["place"]), fresh=False)
+            store = cls(_number(saved["stream"]), _number(saved["place"]))
             store.next = store._knownEnd = _number(saved["next"])
             store.latestMs = _number(saved["latest_ms"])
             recordings: dict[Recording, Recording] = {}

@@ -258,7 +258,9 @@ class BusContractMixin(_Base):
         one, two, three = (self.topicName(name) for name in ("one", "two", "three"))
         bus = await self._within(self.makeBus(()))
         self.addCleanup(bus.stop)
-        self.assertEqual(sorted(await self._within(bus.createTopics([one, two], self.partitions, 1))), sorted([one, two]))
+        self.assertEqual(
+            sorted(await self._within(bus.createTopics([one, two], self.partitions, 1))), sorted([one, two])
+        )
         await self._within(self.settle())
         self.assertEqual(await self._within(bus.createTopics([one, two], self.partitions, 1)), [])
         self.assertEqual(await self._within(bus.createTopics([two, three], self.partitions, 1)), [three])
@@ -376,7 +378,9 @@ class BusContractMixin(_Base):
             found.setdefault((one.topic, one.partition), []).append(one)
         wanted: dict[tuple[str, int], list[int]] = {}
         for number in range(60):
-            wanted.setdefault(((tracks, messages)[number % 2], number % self.partitions), []).extend((number, 1000 + number))
+            wanted.setdefault(((tracks, messages)[number % 2], number % self.partitions), []).extend(
+                (number, 1000 + number)
+            )
         self.assertEqual({where: numbers(records) for where, records in found.items()}, wanted)
 
     async def test_pendingBytes(self) -> None:

@@ -30,7 +30,9 @@ class AckTests(SynchronousTestCase):
         world.bus.commit()
         self.assertEqual(box.acks(), [7])
         events = world.bus.events("tracks")
-        self.assertEqual([(event.asset, event.stream, event.index) for event in events], [(ASSET, 9, n) for n in (1, 2, 3)])
+        self.assertEqual(
+            [(event.asset, event.stream, event.index) for event in events], [(ASSET, 9, n) for n in (1, 2, 3)]
+        )
         self.assertEqual(events[0].track, makeTrack(1))
         self.assertEqual(events[0].account, "dev")
 
@@ -43,7 +45,9 @@ class AckTests(SynchronousTestCase):
         box.tracks(1, packetId=1)
         self.assertEqual(box.acks(), [1])
         world.bus.isOpen = False
-        box.send(publish("t", batch(2), 2) + publish("t", batch(1), 3) + publish("t", b"", 4) + publish("t", batch(3), 5))
+        box.send(
+            publish("t", batch(2), 2) + publish("t", batch(1), 3) + publish("t", b"", 4) + publish("t", batch(3), 5)
+        )
         self.assertEqual(box.acks(), [])
         world.bus.commit()
         self.assertEqual(box.acks(), [2, 3, 4, 5])
@@ -101,6 +105,17 @@ class AckTests(SynchronousTestCase):
         box.send(b"\x62\x02\x00\x05")
         self.assertEqual(box.received(), [b"\x70\x02\x00\x05"])
         self.assertEqual(len(world.bus.events("messages")), 1)
+
+    def test_qos2KeepsItsOrder(self) -> None:
+        """
+        PUBRECs leave in the order of the PUBLISHes [MQTT-4.6.0-3], also of a kept session.
+        """
+        for clean in (True, False):
+            world = World()
+            box = world.box(clean=clean)
+            payload = Message(channel="log").SerializeToString()
+            box.send(b"".join(publish("m", payload, packetId, qos=2) for packetId in range(1, 6)))
+            self.assertEqual([packet[3] for packet in box.received()], [1, 2, 3, 4, 5])
 
     def test_qos2IsKnownAfterAReconnect(self) -> None:
         """
@@ -266,7 +281,9 @@ class IndexTests(SynchronousTestCase):
         box.tracks(0, stream=0)
         box.tracks(0, stream=0, packetId=2)
         self.assertEqual([event.unindexed for event in world.bus.events("tracks")], [True, True])
-        self.assertEqual(len({dict(record.headers)["ce_id"] for topic, record in world.bus.committed if "tracks" in topic}), 2)
+        self.assertEqual(
+            len({dict(record.headers)["ce_id"] for topic, record in world.bus.committed if "tracks" in topic}), 2
+        )
 
     def test_messagesHaveTheSameRules(self) -> None:
         """
@@ -294,7 +311,9 @@ class FormTests(SynchronousTestCase):
         """
         world = World()
         box = world.box()
-        text = json.dumps({"stream": "9", "firstIndex": 2, "tracks": [{"recorded_at": str(NOW_MS), "later": 1}]}).encode()
+        text = json.dumps(
+            {"stream": "9", "firstIndex": 2, "tracks": [{"recorded_at": str(NOW_MS), "later": 1}]}
+        ).encode()
         box.publish(f"boxes/{ASSET}/tracks", batch(1), 1)
         box.publish("tj", text, 2)
         box.publish(f"boxes/{ASSET}/tracks/json", text.replace(b"2,", b"3,", 1), 3)

@@ -124,7 +124,16 @@ def kafkaCommand(jars: Path, *arguments: str, heap: str = "512m") -> list[str]:
     """
     java = _need("java", "default-jre-headless")
     logging = ["-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"]
-    return [java, f"-Xmx{heap}", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", *logging, "-cp", f"{jars}/*", *arguments]
+    return [
+        java,
+        f"-Xmx{heap}",
+        "-XX:+UseSerialGC",
+        "-XX:TieredStopAtLevel=1",
+        *logging,
+        "-cp",
+        f"{jars}/*",
+        *arguments,
+    ]
 
 
 def formatKafka(jars: Path, folder: Path, properties: Path) -> None:
@@ -134,9 +143,7 @@ def formatKafka(jars: Path, folder: Path, properties: Path) -> None:
     if (folder / "data" / "meta.properties").exists():
         return
     done = subprocess.run(
-        kafkaCommand(
-            jars, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(properties)
-        ),
+        kafkaCommand(jars, "kafka.tools.StorageTool", "format", "-t", "MkU3OEVBNTcwNTJENDM2Qk", "-c", str(properties)),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -9,13 +9,14 @@ from typing import Any
 
 from google.protobuf import json_format
 from twisted.internet.error import ConnectionRefusedError
+from twisted.internet.interfaces import ITransport
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import Clock
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
 from binaryserver.mqtt.connection import Connection
-from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Pubrel, Subscribe
+from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Subscribe
 from binaryserver.proto.md30_pb2 import IndexNotice, Track, TrackBatch
 
 NOW = 1_790_000_000.0
@@ -86,6 +87,7 @@ class GatewayLink(Protocol):
     """
 
     asset = ""
+    transport: ITransport
 
     def __init__(self, gateway: MemoryGateway) -> None:
         self.gateway = gateway
@@ -126,7 +128,11 @@ class GatewayLink(Protocol):
                 kept = gateway.sessions.get(self.asset)
                 if self.persistent:
                     gateway.sessions[self.asset] = kept or ()
-                self.handle(connection.accept(kept is not None, event.keepAlive, gateway.clock.seconds(), kept or ()))
+                self.handle(
+                    connection.accept(
+                        kept is not None, event.keepAlive, received=kept or (), now=gateway.clock.seconds()
+                    )
+                )
             elif isinstance(event, Subscribe):
                 connection.suback(event.packetId, [0 for _ in event.filters])
                 self.notify()
@@ -137,8 +143,6 @@ class GatewayLink(Protocol):
                     gateway.take(self.asset, event)
                 if event.qos:
                     self.held.append((event.qos, event.packetId))
-            elif isinstance(event, Pubrel):
-                connection.pubcomp(event.packetId)
             elif isinstance(event, Disconnect):
                 gateway.clean += 1
                 self.drop()

@@ -579,7 +579,7 @@ class GatewayFaultTests(FleetCase):
         However many boxes are struck, a person hears of it once in a while.
         """
         events: list[LogEvent] = []
-        self.patch(Fleet, "log", Logger(observer=events.append))
+        self.patch(Fleet, "log", Logger(observer=events.append))  # type: ignore[arg-type]
         self.reactor.refusing = True
         self.start(self.fleet(boxes=100))
         self.reactor.run(6)
@@ -691,6 +691,15 @@ class StopTests(FleetCase):
     """
     A run that is ended early.
     """
+
+    def test_bug(self) -> None:
+        """
+        A box that fails by the clock ends the run, which would hang without it.
+        """
+        broken = self.fleet(boxes=2)
+        broken.connectBox = None  # type: ignore[assignment, method-assign]
+        self.failureResultOf(broken.start(), TypeError)
+        self.assertEqual(self.reactor.getDelayedCalls(), [])
 
     def test_stop(self) -> None:
         """

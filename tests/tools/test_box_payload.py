@@ -133,7 +133,7 @@ class RouteTests(SynchronousTestCase):
                 self.assertTrue(0 <= after.speed < 40)
                 self.assertLessEqual(after.speed - before.speed, 2.5)
                 self.assertLess(abs(after.odometer - before.odometer - after.speed), 1.01)
-                if None in (before.latitude, after.latitude):
+                if not (before.latitude and before.longitude and after.latitude and after.longitude):
                     continue
                 north = math.radians((after.latitude - before.latitude) / 1e7) * EARTH_RADIUS
                 parallel = EARTH_RADIUS * math.cos(math.radians(after.latitude / 1e7))
@@ -150,6 +150,7 @@ class RouteTests(SynchronousTestCase):
         for number in range(ROUTES):
             drive = route(number)
             first, last = drive.points[0], drive.points[-1]
+            assert first.latitude is not None and last.latitude is not None
             self.assertLess(abs(first.latitude - last.latitude), 1000)
             self.assertAlmostEqual(last.fuel, FUEL_TANK)
             self.assertFalse(last.ignition)

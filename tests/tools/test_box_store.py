@@ -104,7 +104,7 @@ class StoreTests(SynchronousTestCase):
         """
         Whatever is done to a store in whatever order, it loses nothing and has nothing twice.
         """
-        run_state_machine_as_test(StoreMachine)  # type: ignore[no-untyped-call]
+        run_state_machine_as_test(StoreMachine)
 
     def test_times(self) -> None:
         """
@@ -151,7 +151,7 @@ class StoreTests(SynchronousTestCase):
         store.record(3, NOW_MS, 1000)
         good = store.toJson()
         entry = good["unacked"][0]  # type: ignore[index]
-        for change in (
+        changes: tuple[dict[str, object], ...] = (
             {"stream": 0},
             {"stream": "5"},
             {"stream": 1 << 64},
@@ -161,7 +161,8 @@ class StoreTests(SynchronousTestCase):
             {"unacked": [entry, entry]},
             {"unacked": [{**entry, "end": 99}]},
             {"unacked": [{**entry, "recording": {}}]},
-        ):
+        )
+        for change in changes:
             self.assertRaises(ValueError, TrackStore.fromJson, {**good, **change})
 
     def test_directory(self) -> None:

@@ -74,7 +74,16 @@ class CodecTests(SynchronousTestCase):
             (ProtobufCodec(), [b"\x08", b"\x1a\xff", b"secret"]),
             (
                 JsonCodec(),
-                [b"", b"secret", b"[]", b"7", b'{"tracks": 7}', b'{"stream": "secret"}', b'{"stream": -1}', b"\xff\xfe"],
+                [
+                    b"",
+                    b"secret",
+                    b"[]",
+                    b"7",
+                    b'{"tracks": 7}',
+                    b'{"stream": "secret"}',
+                    b'{"stream": -1}',
+                    b"\xff\xfe",
+                ],
             ),
         ):
             for payload in payloads:
@@ -105,11 +114,15 @@ class CodecTests(SynchronousTestCase):
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-            lambda inner: st.lists(inner, max_size=4)
-            | st.dictionaries(
-                st.sampled_from(["stream", "first_index", "tracks", "recorded_at", "latitude", "field_values", "x"]),
-                inner,
-                max_size=4,
+            lambda inner: (
+                st.lists(inner, max_size=4)
+                | st.dictionaries(
+                    st.sampled_from(
+                        ["stream", "first_index", "tracks", "recorded_at", "latitude", "field_values", "x"]
+                    ),
+                    inner,
+                    max_size=4,
+                )
             ),
         )
     )
