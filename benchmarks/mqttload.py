@@ -81,7 +81,7 @@ class Link:
         """
         The next PUBLISHes.
         """
-        parts = []
+        parts: list[bytes] = []
         for _ in range(count):
             self.packetId = self.packetId % 65_535 + 1
             parts += (self._head, struct.pack(">H", self.packetId), self._stream, _varint(self.index), self._tracks)

@@ -19,6 +19,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -67,13 +68,13 @@ def startGateway(port: int, folder: str, *options: str) -> subprocess.Popen[byte
     """
     A gateway that listens on a port, with its files in a folder.
     """
-    log = open(Path(folder) / "gateway.log", "wb")
     process = subprocess.Popen(
         [
             sys.executable,
             "-c",
             "from twisted.scripts.twistd import run; run()",
             "-n",
+            f"--logfile={folder}/gateway.log",
             f"--pidfile={folder}/twistd.pid",
             "binaryserver",
             "--md30",
@@ -82,8 +83,8 @@ def startGateway(port: int, folder: str, *options: str) -> subprocess.Popen[byte
             "--sessions=memory:",
             *options,
         ],
-        stdout=log,
-        stderr=subprocess.STDOUT,
+        stdout=subprocess.DEVNULL,
+        stderr=None,
     )
     awaitPort(port, process)
     return process
@@ -139,7 +140,7 @@ def main() -> None:
     for batch in options.batches:
         with tempfile.TemporaryDirectory() as folder:
             bus = f"sqlite:{folder}/bus.sqlite" if options.bus == "sqlite:" else options.bus
-            servers = (("binaryserver", startGateway, [f"--bus={bus}"]), ("mosquitto", startMosquitto, []))
+            servers: Any = (("binaryserver", startGateway, [f"--bus={bus}"]), ("mosquitto", startMosquitto, []))
             figures = {}
             for name, start, extra in servers:
                 port = freePort()

@@ -56,7 +56,7 @@ class StoredRecord(NamedTuple):
     timestamp: int
     key: bytes
     value: bytes
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 class StreamMark(NamedTuple):

@@ -23,7 +23,7 @@ _PATIENCE = 0.5
 @implementer(IBusReader)
 class KafkaReader:
     """
-    A consumer with its partitions assigned by hand; commits nothing. Its calls block: they run in threads, one at a time.
+    A consumer with its partitions assigned by hand; commits nothing. Its calls block: they run in threads, one by one.
     """
 
     def __init__(self, settings: KafkaSettings, logger: logging.Logger, inThread: Callable[..., Deferred[Any]]) -> None:

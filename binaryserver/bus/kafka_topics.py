@@ -9,7 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from binaryserver.bus.kafka_settings import KafkaSettings
 from binaryserver.errors import BusError, BusUnavailable, ConfigError
@@ -42,7 +47,7 @@ def describeTopics(
 
 
 def _weakTopics(settings: KafkaSettings, context: BackEndContext, logger: logging.Logger) -> list[str]:
-    admin = AdminClient({**settings.client(), "logger": logger})
+    admin = _admin(settings, logger)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in context.topics]
     warnings = []
     for resource, answer in admin.describe_configs(resources, request_timeout=_CONFIG_TIMEOUT).items():
@@ -73,7 +78,7 @@ def makeTopics(
     @raise BusUnavailable: nobody answers
     @raise BusError: the broker refuses
     """
-    admin = AdminClient({**settings.client(), "logger": logger})
+    admin = _admin(settings, logger)
     known = _metadata(admin, settings, context).topics
     wanted = [NewTopic(topic, partitions, replication) for topic in topics if topic not in known]
     made = []
@@ -87,6 +92,11 @@ def makeTopics(
             else:
                 made.append(topic)
     return made
+
+
+def _admin(settings: KafkaSettings, logger: logging.Logger) -> AdminClient:
+    configuration: dict[str, Any] = {**settings.client(), "logger": logger}
+    return AdminClient(configuration)
 
 
 def _metadata(client: Any, settings: KafkaSettings, context: BackEndContext) -> Any:

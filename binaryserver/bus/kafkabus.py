@@ -152,7 +152,8 @@ class KafkaBus:
     async def _stop(self) -> None:
         self._isStopping = True
         if self._open:
-            self._whenEmpty = empty = Deferred()
+            empty: Deferred[None] = Deferred()
+            self._whenEmpty = empty
             giveUp = self._clock.callLater(self._context.stopTimeout, self._giveUp)
             await empty
             if giveUp.active():

@@ -49,7 +49,8 @@ _TRIM_ROWS = 250
 _DAY_MS = 86_400_000
 _HEADER = Struct(">HI")
 
-Row = tuple[int, int, bytes, bytes, bytes]
+_Flushes = list[tuple[int, int, Sequence[Record], int, Deferred[None]]]
+"""Number of the topic, partition, records, bytes, and what to fire."""
 
 
 def encodeHeaders(headers: Sequence[tuple[str, bytes]]) -> bytes:
@@ -85,7 +86,7 @@ class SqliteBus:
         self._writer = SqliteThread(*arguments)
         self._reading = SqliteThread(*arguments, writes=False)
         self._topics: dict[str, tuple[int, int]] = {}
-        self._gathered: list[tuple[int, int, Sequence[Record], int, Deferred[None]]] = []
+        self._gathered: _Flushes = []
         self._gatheredSize = 0
         self._gatheredRecords = 0
         self._flushing: IDelayedCall | None = None
@@ -185,17 +186,17 @@ class SqliteBus:
                 self._committed, self._failed, callbackArgs=(gathered,), errbackArgs=(gathered,)
             )
 
-    def _committed(self, _: None, flushes: list[tuple[int, int, Sequence[Record], int, Deferred[None]]]) -> None:
-        self.pendingBytes -= sum(size for _, _, _, size, _ in flushes)
-        for _, _, _, _, done in flushes:
+    def _committed(self, _: object, flushes: _Flushes) -> None:
+        self.pendingBytes -= sum(flush[3] for flush in flushes)
+        for *_, done in flushes:
             done.callback(None)
         for reader in list(self._readers):
             reader.notice()
 
-    def _failed(self, failure: Failure, flushes: list[tuple[int, int, Sequence[Record], int, Deferred[None]]]) -> None:
+    def _failed(self, failure: Failure, flushes: _Flushes) -> None:
         failure.trap(sqlite3.Error, BusError)
-        self.pendingBytes -= sum(size for _, _, _, size, _ in flushes)
-        for _, _, _, _, done in flushes:
+        self.pendingBytes -= sum(flush[3] for flush in flushes)
+        for *_, done in flushes:
             done.errback(BusError(f"SQLite: {failure.getErrorMessage()}"))
 
     # Retention.
@@ -284,9 +285,7 @@ def _makeTopics(connection: sqlite3.Connection, topics: Sequence[str], partition
     return made
 
 
-def _insert(
-    connection: sqlite3.Connection, flushes: list[tuple[int, int, Sequence[Record], int, Deferred[None]]]
-) -> None:
+def _insert(connection: sqlite3.Connection, flushes: _Flushes) -> None:
     now = time.time_ns() // 1_000_000
     connection.executemany(
         "INSERT INTO records (topic, partition, timestamp, key, value, headers) VALUES (?, ?, ?, ?, ?, ?)",

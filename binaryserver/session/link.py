@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -107,7 +107,8 @@ class BoxLink(AckLine):
         if not self.box.mayTake:
             self.pause(Pause.handover)
             return 0
-        topic, payload, qos, packetId, _, _ = publishes[position]  # type: ignore[misc]
+        head: Any = publishes[position]
+        topic, payload, qos, packetId, _, _ = head
         if len(payload) > codec.threadedAbove:
             self._decodeInThread(codec, source, payload, qos, packetId)
             return 1

@@ -58,7 +58,7 @@ def run(reactor: Any, arguments: Sequence[str], out: TextIO, err: TextIO) -> Def
             raise SystemExit(1)
 
     def failed(failure: Failure) -> None:
-        failure.trap(ConfigError)  # type: ignore[no-untyped-call]
+        failure.trap(ConfigError)
         print(f"{PROGRAM}: {failure.getErrorMessage()}", file=err)
         raise SystemExit(1)
 

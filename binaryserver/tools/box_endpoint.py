@@ -43,7 +43,7 @@ def endpointsFor(reactor: Any, connect: str, cert: str | None, key: str | None, 
     """
     if cert is None and key is None and ca is None:
         try:
-            common: IStreamClientEndpoint = clientFromString(reactor, connect)  # type: ignore[no-untyped-call]
+            common: IStreamClientEndpoint = clientFromString(reactor, connect)
         except (ValueError, TypeError, KeyError, OSError, SSLError) as error:
             raise ConfigError("--connect", f"{connect!r} is not a client endpoint: {error}") from error
         return lambda asset: common
@@ -55,7 +55,7 @@ def endpointsFor(reactor: Any, connect: str, cert: str | None, key: str | None, 
     host, port = match[1].replace("\\:", ":"), int(match[2])
     trustRoot = None
     if ca is not None:
-        trustRoot = trustRootFromCertificates(_authorities(Path(ca)))  # type: ignore[no-untyped-call]
+        trustRoot = trustRootFromCertificates(_authorities(Path(ca)))
 
     @lru_cache(maxsize=None if cert is not None and ASSET_PLACE in cert else 1)
     def made(certPath: str | None, keyPath: str | None) -> IStreamClientEndpoint:
@@ -100,9 +100,7 @@ def _certificate(certPath: str, keyPath: str) -> tuple[PrivateCertificate, list[
         if keyPath != certPath:
             option, path = "--key", keyPath
         pair = KeyPair.load(Path(keyPath).read_bytes(), 1)
-        made: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(  # type: ignore[no-untyped-call]
-            found[0], pair
-        )
+        made: PrivateCertificate = PrivateCertificate.fromCertificateAndKeyPair(found[0], pair)
     except OSError as error:
         raise ConfigError(option, f"{error.filename}: {error.strerror}") from error
     except SSLError as error:

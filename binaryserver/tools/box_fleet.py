@@ -173,7 +173,7 @@ class Fleet:
                 self._state.save(self._account, box.asset, box.store)
             except ConfigError as error:
                 self._state = None
-                self._end(Failure(error))  # type: ignore[no-untyped-call]
+                self._end(Failure(error))
 
     def complain(self, box: Box, text: str) -> None:
         """

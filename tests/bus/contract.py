@@ -93,7 +93,7 @@ class BusContractMixin(_Base):
         """
         A started bus on topics that are there already; stopped at the end of the test.
         """
-        bus = await self._within(self.makeBus(topics, stopTimeout))
+        bus: IBus = await self._within(self.makeBus(topics, stopTimeout))
         self.addCleanup(bus.stop)
         await self._within(bus.start())
         return bus
@@ -102,10 +102,11 @@ class BusContractMixin(_Base):
         """
         A started bus on topics that are made for it.
         """
-        maker = await self._within(self.makeBus(()))
+        maker: IBus = await self._within(self.makeBus(()))
         await self._within(maker.createTopics(topics, partitions or self.partitions, 1))
         await self._within(self.settle())
-        if maker is await self._within(self.makeBus(())):  # a memory bus
+        again: IBus = await self._within(self.makeBus(()))
+        if maker is again:  # a memory bus
             self.addCleanup(maker.stop)
             await self._within(maker.start())
             return maker
@@ -353,7 +354,7 @@ class BusContractMixin(_Base):
         flushes = []
         for flush in range(100):
             deferred = bus.publish(topic, 3, [record(flush * 7 + n) for n in range(7)])
-            deferred.addCallback(lambda _, flush=flush: fired.append(flush))
+            deferred.addCallback(lambda _, flush: fired.append(flush), flush)
             flushes.append(deferred)
         await self._within(gatherResults(flushes, consumeErrors=True))
         self.assertEqual(fired, list(range(100)))

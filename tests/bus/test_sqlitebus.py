@@ -11,10 +11,11 @@ import subprocess
 import sys
 from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -99,6 +100,13 @@ class SqliteBusTests(TestCase):
         """
         return SqliteBus(f"sqlite:{path}{query}", BackEndContext(reactor, option, flushInterval=0.001, topics=("t",)))
 
+    async def failure(self, deferred: Deferred[None], kind: type[Exception]) -> Exception:
+        """
+        What a Deferred fails with.
+        """
+        error: Any = self.assertFailure(deferred, kind)
+        return await error  # type: ignore[no-any-return]
+
     async def test_badFiles(self) -> None:
         """
         A file that cannot be a log ends the start with a line that names option, file and cause.
@@ -109,7 +117,7 @@ class SqliteBusTests(TestCase):
         os.mkdir(folder)
         for path in (str(garbage), folder, "/dev/null/x.sqlite"):
             bus = self.makeBus(path)
-            error = await self.assertFailure(bus.start(), ConfigError)
+            error = await self.failure(bus.start(), ConfigError)
             self.assertIn(f"--bus: {path}: ", str(error))
             await bus.stop()
         self.assertRaises(ConfigError, self.makeBus, "")
@@ -176,7 +184,7 @@ class SqliteBusTests(TestCase):
 
         await bus._writer.call(limit, 1)
         large = [record(2)._replace(value=bytes(500_000))]
-        error = await self.assertFailure(bus.publish("t", 0, large), BusError)
+        error = await self.failure(bus.publish("t", 0, large), BusError)
         self.assertIn("full", str(error))
         self.assertEqual(bus.pendingBytes, 0)
         await bus._writer.call(limit, 1_000_000)

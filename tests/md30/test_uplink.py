@@ -545,9 +545,7 @@ class StoreTests(SynchronousTestCase):
         """
         world = World()
         box = world.box()
-        packetId = 0
-        for first, count in ((1, 4), (3, 4), (1, 2), (5, 6), (2, 9), (11, 1)):
-            packetId += 1
+        for packetId, (first, count) in enumerate(((1, 4), (3, 4), (1, 2), (5, 6), (2, 9), (11, 1)), 1):
             box.tracks(first, count, packetId=packetId)
         self.assertEqual(box.acks(), [1, 2, 3, 4, 5, 6])
         self.assertEqual([event.index for event in world.bus.events("tracks")], list(range(1, 12)))

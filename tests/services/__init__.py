@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 from twisted.trial.unittest import SkipTest
@@ -178,7 +179,7 @@ def makeTopics(bootstrap: str, topics: Sequence[str], partitions: int = 4) -> No
     """
     Make topics, by a client that is not under test.
     """
-    from confluent_kafka.admin import AdminClient, NewTopic
+    from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
     admin = AdminClient({"bootstrap.servers": bootstrap})
     for answer in admin.create_topics([NewTopic(topic, partitions, 1) for topic in topics]).values():
@@ -191,7 +192,7 @@ def consumeAll(bootstrap: str, topics: Sequence[str]) -> list[tuple[str, int, in
     """
     from confluent_kafka import Consumer, TopicPartition
 
-    consumer = Consumer(
+    consumer: Any = Consumer(
         {
             "bootstrap.servers": bootstrap,
             "group.id": uuid4().hex,

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Awaitable
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -64,7 +65,8 @@ class SqliteSessionStoreTests(DurableSessionStoreContractMixin, TestCase):
         """
         os.mkdir(self.path)
         store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))
-        error = await self.assertFailure(store.start(), ConfigError)
+        failing: Any = self.assertFailure(store.start(), ConfigError)
+        error = await failing
         self.assertIn(f"--sessions: {self.path}: ", str(error))
         self.assertRaises(ConfigError, SqliteSessionStore, "sqlite:", BackEndContext(reactor, "--sessions"))
 

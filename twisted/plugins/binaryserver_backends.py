@@ -30,7 +30,10 @@ memorySessions = BackEnd(
     "memory: forgotten when the gateway stops; for tests and trials",
 )
 sqliteSessions = BackEnd(
-    ISessionStorePlugin, "sqlite", "binaryserver.session.sqlitestore.SqliteSessionStore", "sqlite:PATH one file on this host"
+    ISessionStorePlugin,
+    "sqlite",
+    "binaryserver.session.sqlitestore.SqliteSessionStore",
+    "sqlite:PATH one file on this host",
 )
 openDirectory = BackEnd(
     IDirectoryPlugin,
