@@ -5,6 +5,7 @@ Kafka's topics read back.
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from binaryserver.interfaces import IBusReader
 from binaryserver.model import StoredRecord
 
 _PATIENCE = 0.5
+_STEP = 0.1
 
 
 @implementer(IBusReader)
@@ -26,10 +28,18 @@ class KafkaReader:
     A consumer with its partitions assigned by hand; commits nothing. Its calls block: they run in threads, one by one.
     """
 
-    def __init__(self, settings: KafkaSettings, logger: logging.Logger, inThread: Callable[..., Deferred[Any]]) -> None:
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        logger: logging.Logger,
+        inThread: Callable[..., Deferred[Any]],
+        closed: Callable[[KafkaReader], None],
+    ) -> None:
         """
         @param inThread: calls a function in a thread
+        @param closed: called when it is closed
         """
+        self._whenClosed = closed
         self._settings = settings
         self._logger = logger
         self._inThread = inThread
@@ -106,9 +116,15 @@ class KafkaReader:
         return reading.addBoth(done)
 
     def _read(self, limit: int) -> list[StoredRecord]:
-        first = self._consumer.poll(_PATIENCE)
-        messages = [] if first is None else [first, *self._consumer.consume(limit - 1, 0)] if limit > 1 else [first]
-        records = []
+        records: list[StoredRecord] = []
+        deadline = time.monotonic() + _PATIENCE
+        while not records and not self._isClosing and (left := deadline - time.monotonic()) > 0:
+            first = self._consumer.poll(min(left, _STEP))
+            if first is not None:
+                self._sort([first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())], records)
+        return records
+
+    def _sort(self, messages: Sequence[Any], records: list[StoredRecord]) -> None:
         for message in messages:
             place = (message.topic(), message.partition())
             error = message.error()
@@ -132,7 +148,6 @@ class KafkaReader:
                 raise BusError(error.str())
             if reached >= self._ends.get(place, reached + 1):
                 del self._ends[place]
-        return records
 
     def close(self) -> Deferred[None]:
         """
@@ -141,6 +156,7 @@ class KafkaReader:
         if self._isClosing:
             return succeed(None)
         self._isClosing = True
+        self._whenClosed(self)
         closed: Deferred[None] = Deferred()
         if self._reading is None:
             self._close(closed)

@@ -21,8 +21,10 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from binaryserver.bus.kafka_reader import KafkaReader
 from binaryserver.bus.kafka_settings import KafkaSettings
 from binaryserver.bus.kafka_topics import describeTopics, makeTopics
+from binaryserver.bus.memorybus import recordSize
 from binaryserver.bus.partitioner import partition
 from binaryserver.errors import BusError, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus, IBusReader
@@ -92,8 +94,10 @@ class KafkaBus:
         self._clock = context.reactor
         self._makeProducer = makeProducer
         self.maxRecord = self._settings.maxMessage - _RECORD_OVERHEAD
+        self._surelyFits = self.maxRecord // 2
         self.pendingBytes = 0
         self._producer: Any = None
+        self._readers: set[KafkaReader] = set()
         self._threads = ThreadPool(0, _MAX_THREADS, "kafka")
         self._partitions: dict[str, int] = {}
         self._open: dict[_Flush, None] = {}
@@ -124,7 +128,7 @@ class KafkaBus:
         )
         self._partitions = partitions
         for warning in warnings:
-            self.log.warn("{warning}", warning=warning)
+            self.log.warn("{text}", text=warning)
         # The producer asks for its id as soon as it has a broker, and tries again every half second: not to be waited
         # for by the first box.
         warm: Deferred[None] = Deferred()
@@ -150,7 +154,11 @@ class KafkaBus:
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
+        if self._isStopping:
+            return
         self._isStopping = True
+        for reader in list(self._readers):
+            await reader.close()
         if self._open:
             empty: Deferred[None] = Deferred()
             self._whenEmpty = empty
@@ -184,8 +192,14 @@ class KafkaBus:
         """
         if self._isStopping or self._producer is None:
             return fail(BusError("the bus is stopped"))
+        if not 0 <= partition < self._partitions.get(topic, 0):
+            return fail(BusError(f"there is no partition {partition} of {topic}"))
         if not records:
             return succeed(None)
+        if max([len(record.value) for record in records]) > self._surelyFits:
+            largest = max(map(recordSize, records))
+            if largest > self.maxRecord:
+                return fail(RecordTooLarge(f"a record has {largest} bytes, {self.maxRecord} at most"))
         flush = _Flush(topic, partition, records, self._settledNow.append)
         self.pendingBytes += flush.size
         if not self._open:
@@ -338,10 +352,15 @@ class KafkaBus:
         """
         See L{IBus.openReader}.
         """
-        from binaryserver.bus.kafka_reader import KafkaReader
+        if self._isStopping or self._producer is None:
+            return fail(BusError("the bus is stopped"))
+        reader = KafkaReader(self._settings, self._logger, self._inThread, self._readers.discard)
 
-        reader = KafkaReader(self._settings, self._logger, self._inThread)
-        return reader.open(topics, fromStart, self._context.startTimeout)
+        def opened(_: object) -> IBusReader:
+            self._readers.add(reader)
+            return reader
+
+        return reader.open(topics, fromStart, self._context.startTimeout).addCallback(opened)
 
 
 def _destroy(producer: Any) -> None:

@@ -135,6 +135,7 @@ def makeSite(bus: IBus, topics: Topics, clock: Any) -> Site:
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
     api.putChild(b"tail", _TailPage(bus, topics, clock))
+    api.render = _NotFound().render  # type: ignore[method-assign]
     site = Site(root, timeout=_IDLE_TIMEOUT, reactor=clock)
     site.noisy = False
     # The default observer writes every request's address and path, and so assets, into the log.

@@ -177,7 +177,7 @@ class Tail:
     def _stalled(self) -> None:
         self.log.info("a tail's client took nothing for {seconds} s: dropped", seconds=_STALLED)
         channel: Any = self._request.channel
-        channel.abortConnection()
+        channel.transport.abortConnection()
 
     def resumeProducing(self) -> None:
         """

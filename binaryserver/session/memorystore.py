@@ -19,6 +19,13 @@ MAX_WORKERS = 1 << 14
 """How many worker numbers there are."""
 
 
+def instanceOf(incarnation: str) -> str:
+    """
+    The instance of which C{INSTANCE@START} is one run.
+    """
+    return incarnation.rpartition("@")[0] or incarnation
+
+
 @dataclass(slots=True)
 class _Box:
     """
@@ -58,7 +65,7 @@ class MemorySessionStore:
         """
         See L{ISessionStore.leaseWorker}. A newer incarnation of an instance takes its number over.
         """
-        instance = incarnation.rpartition("@")[0]
+        instance = instanceOf(incarnation)
         number = self._workers.get(instance, len(self._workers))
         if number >= MAX_WORKERS:
             return fail(StoreError("every worker number is taken"))

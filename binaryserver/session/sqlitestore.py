@@ -11,14 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.errors import ConfigError, StoreError
+from binaryserver.errors import ConfigError, StoreError, StoreUnavailable
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import EPOCH_2010_MS, KEPT_STREAMS, BoxKey, Claim, MarkUpdate, MqttSession, Owner, StreamMark
 from binaryserver.plugins import BackEndContext
-from binaryserver.session.memorystore import MAX_WORKERS
+from binaryserver.session.memorystore import MAX_WORKERS, instanceOf
 from binaryserver.sqlitethread import Job, SqliteThread
 
 _SCHEMA = """
@@ -54,6 +56,12 @@ CREATE TABLE IF NOT EXISTS workers (
 # SQLite's integers are signed: what has 64 bits is kept less this, so that comparing them stays right.
 _BIAS = 1 << 63
 
+# s after which a started store says again that its worker lives.
+_RENEWAL = 600.0
+
+# ns without that, after which the number may be another instance's, if there is no unused one left.
+_LAPSED = 86_400 * 10**9
+
 
 @implementer(ISessionStore)
 class SqliteSessionStore:
@@ -61,11 +69,18 @@ class SqliteSessionStore:
     C{sqlite:PATH}
     """
 
+    log = Logger()
+
     def __init__(self, spec: str, context: BackEndContext) -> None:
         path = spec.partition(":")[2]
         if not path or "?" in path:
             raise ConfigError(context.option, f"{spec!r}: the form is sqlite:PATH")
-        self._thread = SqliteThread(context.reactor, context.option, path, _SCHEMA, context.startTimeout)
+        self._context = context
+        self._thread = SqliteThread(
+            context.reactor, context.option, path, _SCHEMA, StoreUnavailable, context.startTimeout, context.startTimeout
+        )
+        self._leased: dict[str, int] = {}
+        self._renewing: IDelayedCall | None = None
 
     def start(self) -> Deferred[None]:
         """
@@ -77,17 +92,36 @@ class SqliteSessionStore:
         """
         See L{ISessionStore.stop}.
         """
-        return self._thread.stop()
+        if self._renewing is not None:
+            self._renewing.cancel()
+            self._renewing = None
+        late = StoreError("the session store was stopped before it was written")
+        return self._thread.stop(self._context.stopTimeout, late)
 
     def _call(self, job: Job, *arguments: Any) -> Deferred[Any]:
         return self._thread.call(job, *arguments).addErrback(_storeError)
 
     def leaseWorker(self, incarnation: str) -> Deferred[int]:
         """
-        See L{ISessionStore.leaseWorker}. A number belongs to an instance for good, whichever incarnation of it runs;
-        when all are taken, the instance that leased its own longest ago loses it.
+        See L{ISessionStore.leaseWorker}. A number stays its instance's: a new incarnation takes it over from the old
+        one. A store that is started renews what it leased; when every number has an instance, the one that was not
+        renewed for longest goes to the newcomer, if that was a day or more. Fails with L{StoreError} if it was not.
         """
-        return self._call(_leaseWorker, incarnation.rpartition("@")[0])
+        instance = instanceOf(incarnation)
+
+        def leased(number: int) -> int:
+            self._leased[instance] = number
+            if self._renewing is None:
+                self._renewing = self._context.reactor.callLater(_RENEWAL, self._renew)
+            return number
+
+        return self._call(_leaseWorker, instance).addCallback(leased)
+
+    def _renew(self) -> None:
+        self._renewing = self._context.reactor.callLater(_RENEWAL, self._renew)
+        self._call(_renewWorkers, list(self._leased.items())).addErrback(
+            lambda failure: self.log.error("the worker's lease was not renewed: {reason}", reason=failure.value)
+        )
 
     def claim(
         self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool
@@ -132,7 +166,8 @@ class SqliteSessionStore:
 
 
 def _storeError(failure: Failure) -> None:
-    failure.trap(sqlite3.Error)
+    # An OverflowError is SQLite's too: a number of more than 64 bits.
+    failure.trap(sqlite3.Error, OverflowError)
     raise StoreError(f"SQLite: {failure.getErrorMessage()}") from failure.value
 
 
@@ -143,16 +178,27 @@ def _leaseWorker(connection: sqlite3.Connection, instance: str) -> int:
     now = time.time_ns()
     row = connection.execute("SELECT number FROM workers WHERE instance = ?", (instance,)).fetchone()
     if row is not None:
-        connection.execute("UPDATE workers SET leased = ? WHERE instance = ?", (now, instance))
+        _renewWorkers(connection, [(instance, row[0])])
         return int(row[0])
     taken = {number for (number,) in connection.execute("SELECT number FROM workers")}
     if len(taken) < MAX_WORKERS:
         number = next(number for number in range(MAX_WORKERS) if number not in taken)
     else:
-        oldest, number = connection.execute("SELECT instance, number FROM workers ORDER BY leased LIMIT 1").fetchone()
+        oldest, number, leased = connection.execute(
+            "SELECT instance, number, leased FROM workers ORDER BY leased LIMIT 1"
+        ).fetchone()
+        if now - leased < _LAPSED:
+            raise StoreError(f"all {MAX_WORKERS} worker numbers are taken by instances that lived within a day")
         connection.execute("DELETE FROM workers WHERE instance = ?", (oldest,))
     connection.execute("INSERT INTO workers VALUES (?, ?, ?)", (instance, number, now))
     return int(number)
+
+
+def _renewWorkers(connection: sqlite3.Connection, leased: Sequence[tuple[str, int]]) -> None:
+    now = time.time_ns()
+    connection.executemany(
+        "UPDATE workers SET leased = ? WHERE instance = ? AND number = ?", [(now, *lease) for lease in leased]
+    )
 
 
 def _claim(
@@ -168,11 +214,16 @@ def _claim(
         "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
         (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text),
     )
-    session = None
-    if text is not None:
-        subscriptions, received = json.loads(text)
-        session = MqttSession(tuple((name, qos) for name, qos in subscriptions), tuple(received))
+    session = None if text is None else _decodeSession(text)
     return Claim(epoch, previous, _marks(connection, box), session)
+
+
+def _decodeSession(text: str) -> MqttSession:
+    try:
+        subscriptions, received = json.loads(text)
+        return MqttSession(tuple((name, qos) for name, qos in subscriptions), tuple(received))
+    except (ValueError, TypeError) as error:
+        raise StoreError(f"a kept MQTT session cannot be read: {error}") from error
 
 
 def _update(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> bool:
@@ -187,18 +238,20 @@ def _marks(connection: sqlite3.Connection, box: BoxKey) -> tuple[StreamMark, ...
 
 
 def _commitMarks(connection: sqlite3.Connection, marks: Sequence[MarkUpdate]) -> None:
-    # Grows over processes and restarts well enough: it only orders the streams of one box.
-    raised = time.time_ns()
-    for number, (box, stream, committed, latest) in enumerate(marks):
-        values = (committed - _BIAS, latest, raised + number, *box, stream - _BIAS)
+    # The order of raising is counted for each box, not told by a clock: one that is put back would have the stream that
+    # was raised last forgotten first.
+    for box, stream, committed, latest in marks:
+        values = (*box, stream - _BIAS, committed - _BIAS, latest)
         updated = connection.execute(
-            "UPDATE marks SET committed = max(committed, ?), latest = max(latest, ?), raised = ? "
-            "WHERE account = ? AND asset = ? AND stream = ?",
+            "UPDATE marks SET committed = max(committed, ?4), latest = max(latest, ?5), "
+            "raised = (SELECT max(raised) + 1 FROM marks WHERE account = ?1 AND asset = ?2) "
+            "WHERE account = ?1 AND asset = ?2 AND stream = ?3",
             values,
         )
         if not updated.rowcount:
             connection.execute(
-                "INSERT INTO marks (committed, latest, raised, account, asset, stream) VALUES (?, ?, ?, ?, ?, ?)",
+                "INSERT INTO marks (account, asset, stream, committed, latest, raised) VALUES (?1, ?2, ?3, ?4, ?5, "
+                "(SELECT coalesce(max(raised), 0) + 1 FROM marks WHERE account = ?1 AND asset = ?2))",
                 values,
             )
             connection.execute(

@@ -8,14 +8,18 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection, IncompleteRead, InvalidURL
 from typing import Any
-from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode, urlsplit
-from urllib.request import urlopen
 
-_CONNECT_TIMEOUT = 10.0
+_ANSWER_TIMEOUT = 20.0
+"""s for the connection and for the answer's head, which comes once the gateway can read its bus"""
+_MAX_READ = 65_536
+"""bytes"""
+_MAX_PROBLEM = 65_536
+"""bytes read of an error's body"""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,8 +28,41 @@ def run(options: argparse.Namespace) -> int:
 
     @return: the exit status
     """
-    if urlsplit(options.http).scheme not in ("http", "https"):
-        return _fail(f"--http: {options.http!r} is no http:// URL")
+    try:
+        answer = _ask(options)
+        if answer.status != 200:
+            return _fail(f"{options.http}: {_detail(answer)}")
+        for line in _lines(answer):
+            if not _tell(line.decode() if options.json else describe(json.loads(line))):
+                return 0
+    except InvalidURL as error:
+        return _fail(f"{options.http}: {error}")
+    except HTTPException as error:
+        return _fail(f"{options.http}: the gateway ended the answer before its end ({type(error).__name__})")
+    except OSError as error:
+        return _fail(f"{options.http}: {error.strerror or error}")
+    except ValueError as error:
+        return _fail(f"--http: {options.http!r} {error}")
+    except KeyboardInterrupt:
+        return 0
+    return 0
+
+
+def _ask(options: argparse.Namespace) -> HTTPResponse:
+    """
+    Ask for the events; no proxy stands in between, whatever the environment says.
+
+    @raise ValueError: the URL is none; C{str} of it goes on from the URL
+    @raise InvalidURL: it is none that can be asked
+    @raise OSError: the gateway cannot be reached
+    """
+    url = urlsplit(options.http)
+    if url.scheme not in ("http", "https") or not url.hostname:
+        raise ValueError("is no http:// URL")
+    try:
+        port = url.port
+    except ValueError:
+        raise InvalidURL("this port is none") from None
     query = urlencode(
         [
             *(("topic", topic) for topic in options.topic),
@@ -34,23 +71,45 @@ def run(options: argparse.Namespace) -> int:
             ("follow", int(not options.no_follow)),
         ]
     )
+    kind = HTTPSConnection if url.scheme == "https" else HTTPConnection
+    connection = kind(url.hostname, port, timeout=_ANSWER_TIMEOUT)
+    connection.connect()
+    # Once it has answered, the connection is the response's alone.
+    socket = connection.sock
+    connection.request("GET", f"{url.path.rstrip('/')}/api/tail?{query}")
+    answer = connection.getresponse()
+    # A tail may be silent for hours.
+    socket.settimeout(None)
+    return answer
+
+
+def _lines(answer: HTTPResponse) -> Iterator[bytes]:
+    """
+    The lines of the body.
+
+    @raise IncompleteRead: the connection ended before the body did (L{HTTPResponse.readline} would not tell)
+    """
+    rest = b""
+    while data := answer.read1(_MAX_READ):
+        *lines, rest = (rest + data).split(b"\n")
+        yield from lines
+    if rest:
+        raise IncompleteRead(rest)
+
+
+def _tell(text: str) -> bool:
+    """
+    Print a line at once.
+
+    @return: whether somebody reads us still; C{head}, say, does so only for a while
+    """
     try:
-        # A tail may be silent for hours: the timeout is the connection's, and is lifted once it answers.
-        with urlopen(f"{options.http.rstrip('/')}/api/tail?{query}", timeout=_CONNECT_TIMEOUT) as answer:
-            answer.fp.raw._sock.settimeout(None)
-            for line in answer:
-                print(line.decode().rstrip("\n") if options.json else describe(json.loads(line)), flush=True)
-    except HTTPError as error:
-        return _fail(f"{options.http}: {_detail(error)}")
-    except (URLError, HTTPException, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            # Whoever read us, e.g. head, has seen enough. Python would complain when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 0
-        return _fail(f"{options.http}: {getattr(error, 'reason', error) or 'the gateway ended the answer'}")
-    except KeyboardInterrupt:
-        return 0
-    return 0
+        print(text, flush=True)
+    except BrokenPipeError:
+        # Python would complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _fail(sentence: str) -> int:
@@ -58,16 +117,23 @@ def _fail(sentence: str) -> int:
     return 1
 
 
-def _detail(error: HTTPError) -> str:
+def _detail(answer: HTTPResponse) -> str:
+    """
+    What an error says of itself, if it is a gateway's.
+    """
     try:
-        problem = json.loads(error.read(65_536))
-        return f"{error.code} {problem['title']}: {problem.get('detail', '')}"
+        problem = json.loads(answer.read(_MAX_PROBLEM))
+        return f"{answer.status} {problem['title']}: {problem['detail']}"
     except (ValueError, KeyError, TypeError):
-        return f"{error.code} {error.reason}"
+        return f"{answer.status} {answer.reason}: is this a gateway's HTTP side?"
 
 
 def _time(unixMs: str) -> str:
-    text = datetime.fromtimestamp(int(unixMs) / 1000, UTC).isoformat(timespec="milliseconds")
+    try:
+        text = datetime.fromtimestamp(int(unixMs) / 1000, UTC).isoformat(timespec="milliseconds")
+    except (ValueError, OverflowError, OSError):
+        # No calendar's: a box's clock may say anything.
+        return f"{unixMs}ms"
     return text.replace("+00:00", "Z")
 
 
