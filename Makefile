@@ -1,7 +1,7 @@
 # make run: the gateway on its embedded defaults. make test: the whole test suite. See README.md.
 
-PYTHON := $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
+PYTHON := $(shell for p in python3.14 python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import ensurepip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$p; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
@@ -57,7 +57,7 @@ clean:
 	rm -rf .venv var build *.egg-info
 
 .venv/bin/python:
-	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or later is missing: install it (Debian: python3 python3-venv)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "make: Python 3.11 or later with venv is missing: install it (Debian: python3 python3-venv)"; exit 1; }
 	$(PYTHON) -m venv .venv
 
 .venv/run: .venv/bin/python setup.cfg constraints.txt

@@ -45,8 +45,10 @@ def recordSize(record: Record) -> int:
     """
     Bytes of key, value and headers.
     """
-    headers = sum(len(name) + len(value) for name, value in record.headers)
-    return len(record.key) + len(record.value) + headers
+    size = len(record.key) + len(record.value)
+    for name, value in record.headers:
+        size += len(value) + (len(name) if name.isascii() else len(name.encode(errors="replace")))
+    return size
 
 
 @implementer(IBus)

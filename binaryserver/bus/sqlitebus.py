@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -22,7 +22,7 @@ from zope.interface import implementer
 from binaryserver.bus.memorybus import MAX_RECORD, numbers, recordSize
 from binaryserver.bus.partitioner import partition
 from binaryserver.bus.sqlitereader import SqliteReader
-from binaryserver.errors import BusError, ConfigError, RecordTooLarge
+from binaryserver.errors import BusError, BusUnavailable, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus, IBusReader
 from binaryserver.model import Record
 from binaryserver.plugins import BackEndContext
@@ -45,9 +45,16 @@ _FLUSH_RECORDS = 1000
 _FLUSH_BYTES = 1_048_576
 _TRIM_EVERY = 30.0
 _TRIM_PAUSE = 0.02
-_TRIM_ROWS = 250
+
+# What one step of the trimming deletes at most: a few ms of the writer's time, and more a second than can be written.
+_TRIM_ROWS = 2000
+_TRIM_BYTES = 2_097_152
+
+# How many flushes one commit may hold when they come faster than the disk takes them.
+_MERGED = 16
 _DAY_MS = 86_400_000
 _HEADER = Struct(">HI")
+_LONGEST_NAME = 65_535
 
 _Flushes = list[tuple[int, int, Sequence[Record], int, Deferred[None]]]
 """Number of the topic, partition, records, bytes, and what to fire."""
@@ -56,10 +63,14 @@ _Flushes = list[tuple[int, int, Sequence[Record], int, Deferred[None]]]
 def encodeHeaders(headers: Sequence[tuple[str, bytes]]) -> bytes:
     """
     Headers as one blob: for each the lengths of name and value, and both.
+
+    @raise RecordTooLarge: a name has more than 65535 bytes
     """
     parts: list[bytes] = []
     for name, value in headers:
         encoded = name.encode()
+        if len(encoded) > _LONGEST_NAME:
+            raise RecordTooLarge(f"the name of a header has {len(encoded)} bytes, {_LONGEST_NAME} at most")
         parts += (_HEADER.pack(len(encoded), len(value)), encoded, value)
     return b"".join(parts)
 
@@ -82,9 +93,9 @@ class SqliteBus:
         self._keptBytes = settings["retention_mib"] << 20
         self._context = context
         self._clock = context.reactor
-        arguments = (context.reactor, context.option, path, _SCHEMA, context.batchDeadline)
-        self._writer = SqliteThread(*arguments)
-        self._reading = SqliteThread(*arguments, writes=False)
+        self._path = path
+        self._writer = self._thread(merged=_MERGED)
+        self._reading = self._thread(writes=False)
         self._topics: dict[str, tuple[int, int]] = {}
         self._gathered: _Flushes = []
         self._gatheredSize = 0
@@ -104,16 +115,35 @@ class SqliteBus:
         """
         return Deferred.fromCoroutine(self._start())
 
-    async def _start(self) -> None:
-        await self._open()
-        await self._writer.call(_makeTopics, self._context.topics, _DEFAULT_PARTITIONS)
-        self._topics = await self._writer.call(_readTopics)
-        await self._reading.start()
-        self._isRunning = True
-        self._trimming = self._clock.callLater(_TRIM_EVERY, self._trim)
+    def _thread(self, writes: bool = True, merged: int = 1) -> SqliteThread:
+        context = self._context
+        return SqliteThread(
+            context.reactor,
+            context.option,
+            self._path,
+            _SCHEMA,
+            BusUnavailable,
+            context.startTimeout,
+            context.batchDeadline,
+            writes,
+            merged,
+        )
 
-    async def _open(self) -> None:
-        await self._writer.start()
+    async def _start(self) -> None:
+        try:
+            await self._writer.start()
+            await self._writer.call(_makeTopics, self._context.topics, _DEFAULT_PARTITIONS)
+            self._topics = await self._writer.call(_readTopics)
+            await self._reading.start()
+            await self._reading.call(_readEnds)
+        except (sqlite3.Error, BusError, ConfigError) as error:
+            await self._close()
+            if isinstance(error, sqlite3.Error):
+                raise ConfigError(self._context.option, f"{self._path}: {error}") from error
+            raise
+        if self._stopped is None:
+            self._isRunning = True
+            self._trimming = self._clock.callLater(_TRIM_EVERY, self._trim)
 
     def stop(self) -> Deferred[None]:
         """
@@ -124,22 +154,17 @@ class SqliteBus:
         return _branch(self._stopped)
 
     async def _stop(self) -> None:
-        wasRunning, self._isRunning = self._isRunning, False
-        for timer in (self._trimming, self._flushing):
-            if timer is not None and timer.active():
-                timer.cancel()
+        self._isRunning = False
+        if self._trimming is not None and self._trimming.active():
+            self._trimming.cancel()
         for reader in list(self._readers):
             await reader.close()
         self._flush()
-        giveUp = self._clock.callLater(
-            self._context.stopTimeout, self._writer.abandon, BusError("the gateway stopped before it was committed")
-        )
-        if wasRunning:
-            await self._reading.stop()
-        ended = self._writer.stop()
-        await ended
-        if giveUp.active():
-            giveUp.cancel()
+        await self._close()
+
+    async def _close(self) -> None:
+        late = BusError("the gateway stopped before it was committed")
+        await gatherResults([thread.stop(self._context.stopTimeout, late) for thread in (self._writer, self._reading)])
 
     # Publishing.
 
@@ -194,10 +219,11 @@ class SqliteBus:
             reader.notice()
 
     def _failed(self, failure: Failure, flushes: _Flushes) -> None:
-        failure.trap(sqlite3.Error, BusError)
+        if not failure.check(sqlite3.Error, BusError):
+            self.log.failure("a flush could not be written", failure)
         self.pendingBytes -= sum(flush[3] for flush in flushes)
         for *_, done in flushes:
-            done.errback(BusError(f"SQLite: {failure.getErrorMessage()}"))
+            done.errback(_busError(failure.value))
 
     # Retention.
 
@@ -224,15 +250,18 @@ class SqliteBus:
         return Deferred.fromCoroutine(self._createTopics(topics, partitions))
 
     async def _createTopics(self, topics: Sequence[str], partitions: int) -> list[str]:
-        if self._isRunning:
-            made: list[str] = await self._writer.call(_makeTopics, topics, partitions)
-            self._topics = await self._writer.call(_readTopics)
-            return made
-        path = self._writer.path
-        alone = SqliteThread(self._clock, self._context.option, path, _SCHEMA, self._context.startTimeout)
-        await alone.start()
-        made = await alone.call(_makeTopics, topics, partitions)
-        await alone.stop()
+        thread = self._writer
+        if not self._isRunning:
+            thread = self._thread()
+            await thread.start()
+        try:
+            made: list[str] = await thread.call(_makeTopics, topics, partitions)
+            self._topics = await thread.call(_readTopics)
+        except sqlite3.Error as error:
+            raise _busError(error) from error
+        finally:
+            if thread is not self._writer:
+                await thread.stop(self._context.stopTimeout, BusError("the topics were not made in time"))
         return made
 
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
@@ -251,7 +280,18 @@ class SqliteBus:
             self._readers.add(reader)
             return reader
 
-        return self._reading.call(_lastOffset).addCallback(opened)
+        def failed(failure: Failure) -> Failure:
+            failure.trap(sqlite3.Error)
+            return Failure(_busError(failure.value))
+
+        return self._reading.call(_lastOffset).addCallbacks(opened, failed)
+
+
+def _busError(error: BaseException | None) -> BusError:
+    """
+    What a caller is told: one error a flush, since each gets a history of its own.
+    """
+    return type(error)(str(error)) if isinstance(error, BusError) else BusError(f"SQLite: {error}")
 
 
 def _branch(shared: Deferred[None]) -> Deferred[None]:
@@ -303,22 +343,33 @@ def _deleteOld(connection: sqlite3.Connection, before: int, keptBytes: int) -> b
 
     @return: whether there is more to do
     """
-    last, oldest = connection.execute(
-        "SELECT max(offset), min(timestamp) FROM (SELECT offset, timestamp FROM records ORDER BY offset LIMIT ?)",
-        (_TRIM_ROWS,),
-    ).fetchone()
-    if last is None:
-        return False
     used, free, page = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    if (used - free) * page > keptBytes:
+    excess = (used - free) * page - keptBytes
+    # The newest one stays: by it a reader that is behind tells that what it missed is gone. The length of a value stands
+    # before it, so what is to go need not be read for this.
+    rows = connection.execute(
+        "SELECT offset, timestamp, length(key) + length(value) + length(headers) FROM records "
+        "WHERE offset < (SELECT max(offset) FROM records) ORDER BY offset LIMIT ?",
+        (_TRIM_ROWS,),
+    ).fetchall()
+    last = size = count = 0
+    for offset, timestamp, length in rows:
+        if size >= _TRIM_BYTES or (timestamp >= before and size >= excess):
+            break
+        last, size, count = offset, size + length, count + 1
+    if last:
         connection.execute("DELETE FROM records WHERE offset <= ?", (last,))
-        return True
-    if oldest < before:
-        deleted = connection.execute("DELETE FROM records WHERE offset <= ? AND timestamp < ?", (last, before))
-        return deleted.rowcount == _TRIM_ROWS
-    return False
+    return count > 0 and (excess > 0 or size >= _TRIM_BYTES or count == _TRIM_ROWS)
+
+
+def _readEnds(connection: sqlite3.Connection) -> None:
+    """
+    Look at the oldest and the newest record: a file that was cut short is told at the start.
+    """
+    for order in ("ASC", "DESC"):
+        connection.execute(f"SELECT * FROM records ORDER BY offset {order} LIMIT 1").fetchall()
 
 
 def _lastOffset(connection: sqlite3.Connection) -> int:

@@ -4,48 +4,131 @@ The HTTP side: health, and the bus read back.
 
 from __future__ import annotations
 
-import json
+from io import BytesIO
 from typing import Any
 
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel
+from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
 from binaryserver.interfaces import IBus
+from binaryserver.ops.problem import problem, sendProblem
 from binaryserver.ops.tail import Tail, TailQuery
 
-_MAX_QUERY = 2048
-_IDLE_TIMEOUT = 60
+_MAX_URI = 2048
+"""bytes"""
+_MAX_HEADERS = 100
+_REQUEST_TIMEOUT = 60
+"""s within which a request must have come whole, or the next one on a kept connection"""
+_MAX_TAILS = 32
+"""Each holds a reader of the bus, which may be a connection to a cluster."""
 
 
-def problem(request: Request, status: int, title: str, detail: str = "") -> bytes:
+class _NoBody(BytesIO):
     """
-    An error's body (RFC 9457); sets the status and the content type.
+    Where the bodies of requests go: no request here has one that means something.
     """
-    request.setResponseCode(status)
-    request.setHeader("content-type", "application/problem+json")
-    body = {"type": "about:blank", "title": title, "status": status}
-    if detail:
-        body["detail"] = detail
-    return json.dumps(body).encode() + b"\n"
+
+    def write(self, data: Any) -> int:
+        """
+        Take it, keep nothing.
+        """
+        return len(data)
 
 
-class _Page(Resource):
+class _Channel(HTTPChannel):
+    """
+    One connection.
+    """
+
+    maxHeaders = _MAX_HEADERS
+
+    def resetTimeout(self) -> None:
+        """
+        Nothing: a request's time is not prolonged by a byte of it now and then.
+        """
+
+
+class _Request(Request):
+    """
+    One request.
+    """
+
+    log = Logger()
+
+    def gotLength(self, length: int | None) -> None:
+        """
+        See L{HTTPRequest.gotLength}.
+        """
+        self.content = _NoBody()
+
+    def process(self) -> None:
+        """
+        See L{HTTPRequest.process}.
+        """
+        if len(self.uri) > _MAX_URI:
+            sendProblem(self, 414, f"more than {_MAX_URI} bytes")
+        else:
+            super().process()
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """
+        See L{Request.processingFailed}.
+        """
+        self.log.failure("a request failed in an unforeseen way", reason)
+        if self.startedWriting:
+            self.loseConnection()
+        else:
+            sendProblem(self, 500, "this is the gateway's fault; its log says more")
+        return reason
+
+
+class _Missing(Resource):
+    """
+    Nothing is here, nor below.
+    """
+
+    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
+        """
+        See L{Resource.getChild}.
+        """
+        return self
+
+    def render(self, request: Request) -> bytes:
+        """
+        See L{Resource.render}.
+        """
+        return problem(request, 404, "there is nothing here")
+
+
+class _Folder(_Missing):
+    """
+    Only what it was given is here.
+    """
+
+    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
+        """
+        See L{Resource.getChild}.
+        """
+        return _Missing()
+
+
+class _Page(_Folder):
     """
     One that answers GET and nothing else.
     """
-
-    isLeaf = True
 
     def render(self, request: Request) -> Any:
         """
         See L{Resource.render}.
         """
-        if request.postpath and any(request.postpath):
-            return problem(request, 404, "Not Found", "there is nothing here")
         if request.method not in (b"GET", b"HEAD"):
             request.setHeader("allow", "GET, HEAD")
-            return problem(request, 405, "Method Not Allowed", "only GET and HEAD")
+            return problem(request, 405, "only GET and HEAD")
         return self.answer(request)
 
     def answer(self, request: Request) -> Any:
@@ -65,6 +148,7 @@ class _Livez(_Page):
         See L{_Page.answer}.
         """
         request.setHeader("content-type", "application/json")
+        request.setHeader("cache-control", "no-store")
         return b'{"status": "ok"}\n'
 
 
@@ -74,70 +158,62 @@ class _TailPage(_Page):
     """
 
     def __init__(self, bus: IBus, topics: Topics, clock: Any) -> None:
-        Resource.__init__(self)
+        super().__init__()
         self._bus = bus
         self._topics = topics
         self._clock = clock
+        self._open = 0
 
     def answer(self, request: Request) -> Any:
         """
         See L{_Page.answer}.
         """
-        if len(request.uri) > _MAX_QUERY:
-            return problem(request, 414, "URI Too Long", f"more than {_MAX_QUERY} bytes")
         try:
-            query = TailQuery.parse(request.args, self._topics)
+            query = TailQuery.parse(request.args or {}, self._topics)
         except ValueError as error:
-            return problem(request, 400, "Bad Request", str(error))
+            return problem(request, 400, str(error))
+        if self._open >= _MAX_TAILS:
+            request.setHeader("retry-after", "30")
+            return problem(request, 503, f"{_MAX_TAILS} are reading already")
         request.setHeader("content-type", "application/x-ndjson")
         request.setHeader("cache-control", "no-store")
         if request.method == b"HEAD":
             return b""
-        Tail(request, self._bus, self._topics, query, self._clock).start()
+        self._open += 1
+        Tail(request, self._bus, self._topics, query, self._clock).start().addBoth(self._ended)
         return NOT_DONE_YET
 
+    def _ended(self, _: object) -> None:
+        self._open -= 1
 
-class _Root(Resource):
+
+class _Site(Site):
     """
-    Everything else is not there.
-    """
-
-    isLeaf = False
-
-    def getChild(self, path: bytes, request: Request) -> Resource:
-        """
-        See L{Resource.getChild}.
-        """
-        return _NotFound()
-
-
-class _NotFound(Resource):
-    """
-    404.
+    The site of C{--http}.
     """
 
-    isLeaf = True
+    # Itself, without Twisted's wrapper that would negotiate HTTP/2.
+    protocol = _Channel  # type: ignore[assignment]
+    requestFactory = _Request
+    noisy = False
+    _events = Logger()
 
-    def render(self, request: Request) -> bytes:
+    def log(self, request: HTTPRequest) -> None:
         """
-        See L{Resource.render}.
+        Note a request. Twisted's own line has the whole address, in which an asset may stand, at info.
         """
-        return problem(request, 404, "Not Found", "there is nothing here")
+        self._events.debug("{method} {path}: {status}", method=request.method, path=request.path, status=request.code)
 
 
 def makeSite(bus: IBus, topics: Topics, clock: Any) -> Site:
     """
     The site of C{--http}.
 
+    @param bus: started, or about to be: until then tails are answered with 503
     @param clock: the reactor
     """
-    root, api = _Root(), _Root()
+    root, api = _Folder(), _Folder()
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
     api.putChild(b"tail", _TailPage(bus, topics, clock))
-    api.render = _NotFound().render  # type: ignore[method-assign]
-    site = Site(root, timeout=_IDLE_TIMEOUT, reactor=clock)
-    site.noisy = False
-    # The default observer writes every request's address and path, and so assets, into the log.
-    site.log = lambda request: None  # type: ignore[method-assign]
-    return site
+    return _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)

@@ -21,9 +21,13 @@ from binaryserver.bus.topics import Topics
 from binaryserver.errors import BinaryServerError
 from binaryserver.interfaces import IBus, IBusReader
 from binaryserver.model import StoredRecord
+from binaryserver.ops.problem import sendProblem
 from binaryserver.proto import cloudnext_pb2
 
-_BATCH = 200
+_BATCH = 50
+"""records read at once; each may be as large as the bus allows"""
+_PIECE = 16_384
+"""bytes written at once"""
 _STALLED = 30.0
 """s without progress after which a reader is dropped."""
 
@@ -104,7 +108,7 @@ def recordToJson(record: StoredRecord, topics: Topics) -> str:
 @implementer(IPushProducer)
 class Tail:
     """
-    One request. Reads no more from the bus than the client takes.
+    The answer to one request. Reads no more from the bus than the client takes.
     """
 
     log = Logger()
@@ -120,57 +124,76 @@ class Tail:
         self._mayWrite: Deferred[None] | None = None
         self._stall: Any = None
 
-    def start(self) -> None:
+    def start(self) -> Deferred[None]:
         """
         Begin to answer.
+
+        @return: fires when nothing is held for it any more
         """
         self._request.notifyFinish().addBoth(self._gone)
-        self._request.registerProducer(self, True)
-        Deferred.fromCoroutine(self._run()).addErrback(self._failed)
+        return Deferred.fromCoroutine(self._run()).addErrback(self._failed)
 
     async def _run(self) -> None:
+        self._reader = reader = await self._bus.openReader(self._query.topics, self._query.fromStart)
         try:
-            self._reader = reader = await self._bus.openReader(self._query.topics, self._query.fromStart)
+            if self._isGone:
+                return
+            self._request.registerProducer(self, True)
             # The header goes out before the first event does, which may be hours from now.
             self._request.write(b"")
-            while not self._isGone:
-                isLast = not self._query.follow and reader.caughtUp
-                records = [] if isLast else await reader.read(_BATCH)
-                lines = [
-                    recordToJson(record, self._topics) + "\n" for record in records if self._query.matches(record.key)
-                ]
-                if lines and not self._isGone:
-                    self._request.write("".join(lines).encode())
-                if isLast:
-                    break
-                if self._mayWrite is not None:
-                    await self._mayWrite
+            while not self._isGone and (self._query.follow or not reader.caughtUp):
+                for record in await reader.read(_BATCH):
+                    if self._query.matches(record.key):
+                        await self._send(f"{recordToJson(record, self._topics)}\n".encode())
         finally:
-            if self._reader is not None:
-                await self._reader.close()
+            await self._closeReader()
         if not self._isGone:
             self._request.unregisterProducer()
             self._request.finish()
 
+    async def _send(self, line: bytes) -> None:
+        """
+        Write a line as the client takes it: a piece more than it has taken is all that is held for it.
+        """
+        for start in range(0, len(line), _PIECE):
+            if self._mayWrite is not None:
+                await self._mayWrite
+            if self._isGone:
+                return
+            self._request.write(line[start : start + _PIECE])
+
+    async def _closeReader(self) -> None:
+        reader, self._reader = self._reader, None
+        if reader is not None:
+            await reader.close()
+
     def _failed(self, failure: Failure) -> None:
         if failure.check(BinaryServerError):
             self.log.warn("a tail ended: {reason}", reason=failure.getErrorMessage())
+            status, detail = 503, failure.getErrorMessage()
         else:
             self.log.failure("a tail ended in an unforeseen way", failure)
-        if not self._isGone:
+            status, detail = 500, "this is the gateway's fault; its log says more"
+        if self._isGone:
+            return
+        if self._request.startedWriting:
             # There may be lines out already: that the answer is cut short is all that can be said.
             self._request.unregisterProducer()
             self._request.loseConnection()
+        else:
+            sendProblem(self._request, status, detail)
 
     def _gone(self, _: object) -> None:
         self._isGone = True
         self.resumeProducing()
+        # Not only once its read is over: a bus may take long to say that there is nothing.
+        Deferred.fromCoroutine(self._closeReader()).addErrback(self._failed)
 
     def pauseProducing(self) -> None:
         """
         The client does not take more for now.
         """
-        if self._mayWrite is None:
+        if self._mayWrite is None and not self._isGone:
             self._mayWrite = Deferred()
             self._stall = self._clock.callLater(_STALLED, self._stalled)
 

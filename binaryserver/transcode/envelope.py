@@ -14,7 +14,8 @@ CONTENT_TYPE = ("content-type", b"application/protobuf")
 SPEC_VERSION = ("ce_specversion", b"1.0")
 
 _MAX_CACHED_SECONDS = 4096
-_seconds: dict[int, bytes] = {}
+seconds: dict[int, bytes] = {}
+"""The texts that L{cloudTime} has made, by the Unix second."""
 
 
 def cloudTime(unixMs: int) -> bytes:
@@ -24,11 +25,11 @@ def cloudTime(unixMs: int) -> bytes:
     Fleets record by the second and at about the same time, so the text up to the second is kept.
     """
     second, ms = divmod(unixMs, 1000)
-    text = _seconds.get(second)
+    text = seconds.get(second)
     if text is None:
-        if len(_seconds) >= _MAX_CACHED_SECONDS:
-            _seconds.clear()
-        text = _seconds[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        if len(seconds) >= _MAX_CACHED_SECONDS:
+            seconds.clear()
+        text = seconds[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
     return b"%b.%03dZ" % (text, ms)
 
 

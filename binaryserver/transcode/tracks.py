@@ -11,21 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from binaryserver.ids import streamSalt, trackId
+from binaryserver.ids import streamSalt
 from binaryserver.model import EPOCH_2010_MS, Record
 from binaryserver.proto.md30_pb2 import Track
-from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime
+from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime, seconds
 from binaryserver.transcode.labels import FieldLabels
 from binaryserver.transcode.wire import (
-    EVENT_HEAD,
+    FIXED,
     KEY_EVENT_TIME,
     KEY_ID,
     KEY_INDEX,
     KEY_INGEST_TIME,
     KEY_STREAM,
     LENGTH_DELIMITED,
+    NAME_AND_TIME,
     VARINT,
-    VARINTS,
     tag,
     varint,
 )
@@ -46,6 +46,8 @@ _TYPE = ("ce_type", b"cloudnext.v1.Track")
 _TRACK = tag(16, LENGTH_DELIMITED)
 _UNINDEXED = tag(12, VARINT) + b"\x01"
 _MISSING_BEFORE = tag(13, VARINT)
+_TRACK_HEADS = [_TRACK + varint(length) for length in range(2048)]
+"""Key and length of the track, by its length."""
 
 
 class RefusedTrack(NamedTuple):
@@ -114,67 +116,67 @@ class TrackEncoder:
         size = 0
         latest = nowMs + MAX_FUTURE_MS
         salt = self._salt
-        head, key, source = self._envelope.head, self._envelope.key, self._envelope.source
+        key, source = self._envelope.key, self._envelope.source
+        # What is the same for all of them; the id's value comes next.
+        head = b"".join(
+            (self._envelope.head, FIXED.pack(KEY_INGEST_TIME, nowMs), FIXED.pack(KEY_STREAM, stream), bytes((KEY_ID,)))
+        )
         idPrefix, maxValue = self._streamPrefix, self._maxValue
-        knownLabels, makeLabels = self._labels.get, self._labels.make
-        pack, join, newRecord = EVENT_HEAD.pack, b"".join, tuple.__new__
+        knownLabels, makeLabels, knownSeconds = self._labels.get, self._labels.make, seconds.get
+        pack, join, newRecord, append = NAME_AND_TIME.pack, b"".join, tuple.__new__, records.append
         extra = b"" if stream else _UNINDEXED
         if missingBefore:
             extra += _MISSING_BEFORE + varint(missingBefore)
-        for position in range(skip, len(tracks)) if skip or len(tracks) != 1 else (0,):
-            track = tracks[position]
-            recordedAt = times[position]
-            index = firstIndex + position
+        if skip:
+            tracks, times = tracks[skip:], times[skip:]
+        index = firstIndex + skip - 1
+        for track, recordedAt in zip(tracks, times, strict=True):
+            index += 1
             latitude = track.latitude
             longitude = track.longitude
             if not EPOCH_2010_MS <= recordedAt <= latest:
-                refused.append(RefusedTrack(position, "BAD_TIME", f"recorded_at {recordedAt} is not a plausible time"))
+                reason = f"recorded_at {recordedAt} is not a plausible time"
+                refused.append(RefusedTrack(index - firstIndex, "BAD_TIME", reason))
                 continue
             if not (-_MAX_LATITUDE <= latitude <= _MAX_LATITUDE and -_MAX_LONGITUDE <= longitude <= _MAX_LONGITUDE) or (
                 not (latitude and longitude) and track.HasField("latitude") != track.HasField("longitude")
             ):
-                refused.append(RefusedTrack(position, "BAD_POSITION", "latitude and longitude are no position"))
+                reason = "latitude and longitude are no position"
+                refused.append(RefusedTrack(index - firstIndex, "BAD_POSITION", reason))
                 continue
             numbers = tuple(track.field_numbers[:])
             if len(track.field_values) != len(numbers):
-                refused.append(
-                    RefusedTrack(position, "BAD_FIELDS", "field_numbers and field_values differ in their lengths")
-                )
+                reason = "field_numbers and field_values differ in their lengths"
+                refused.append(RefusedTrack(index - firstIndex, "BAD_FIELDS", reason))
                 continue
-            labels = knownLabels(numbers)
-            if labels is None:
-                labels = makeLabels(numbers)
             body = track.SerializeToString()
             length = len(body)
             value = join(
                 (
                     head,
                     pack(
-                        KEY_ID,
-                        trackId(recordedAt, salt, index),
+                        # trackId, inlined
+                        (recordedAt - EPOCH_2010_MS) << 22 | (index * 2654435761 + salt) >> 10 & 0x3FFFFF,
                         KEY_EVENT_TIME,
                         recordedAt,
-                        KEY_INGEST_TIME,
-                        nowMs,
-                        KEY_STREAM,
-                        stream,
                         KEY_INDEX,
                         index if stream else 0,
                     ),
                     extra,
-                    _TRACK,
-                    VARINTS[length] if length < 16384 else varint(length),
+                    _TRACK_HEADS[length] if length < len(_TRACK_HEADS) else _TRACK + varint(length),
                     body,
-                    labels,
+                    knownLabels(numbers) or makeLabels(numbers),
                 )
             )
-            if len(value) > maxValue:
-                refused.append(RefusedTrack(position, "RECORD_TOO_LARGE", f"its event has {len(value)} bytes"))
+            length = len(value)
+            if length > maxValue:
+                reason = f"its event has {length} bytes"
+                refused.append(RefusedTrack(index - firstIndex, "RECORD_TOO_LARGE", reason))
                 continue
-            if missingBefore and extra:
-                extra = b""
-            eventId = b"%b%d" % (idPrefix, index)
-            records.append(
+            size += length
+            second = knownSeconds(recordedAt // 1000)
+            time = cloudTime(recordedAt) if second is None else b"%b.%03dZ" % (second, recordedAt % 1000)
+            append(
                 newRecord(
                     Record,
                     (
@@ -185,11 +187,12 @@ class TrackEncoder:
                             _TYPE,
                             source,
                             CONTENT_TYPE,
-                            ("ce_id", eventId),
-                            ("ce_time", cloudTime(recordedAt)),
+                            ("ce_id", b"%b%d" % (idPrefix, index)),
+                            ("ce_time", time),
                         ],
                     ),
                 )
             )
-            size += len(value)
+            if missingBefore:
+                missingBefore, extra = 0, b""
         return records, refused, size

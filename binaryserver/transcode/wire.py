@@ -41,12 +41,12 @@ def lengthDelimited(field: int, value: bytes) -> bytes:
     return tag(field, LENGTH_DELIMITED) + varint(len(value)) + value
 
 
-VARINTS = [varint(value) for value in range(16384)]
-"""The varints of up to two bytes, by value: lengths of most tracks."""
+FIXED = Struct("<BQ")
+"""A fixed64 field: its key, below, and its value."""
 
-EVENT_HEAD = Struct("<BQBQBQBQBQ")
+NAME_AND_TIME = Struct("<QBQBQ")
 """
-The fixed-width fields of C{cloudnext.v1.Event} in one go: each a key byte and 8 bytes. Use the keys below.
+What differs between the events of one batch, in one go: the id's value (its key stands before it), event time, index.
 """
 
 KEY_ID = 1 << 3 | 1

@@ -8,18 +8,23 @@ import json
 from typing import Any
 
 from twisted.internet import reactor as globalReactor
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import ClientCreator, Protocol, connectionDone
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.testing import MemoryReactorClock, StringTransport
+from twisted.logger import LogLevel, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from binaryserver.bus.memorybus import MemoryBus
 from binaryserver.bus.topics import Topics
+from binaryserver.errors import BusError
+from binaryserver.model import Record
 from binaryserver.ops.http import makeSite
+from binaryserver.ops.tail import TailQuery
 from binaryserver.plugins import BackEndContext
+from binaryserver.proto.cloudnext_pb2 import Reject
 from binaryserver.proto.md30_pb2 import Message
 from tests.harness import ASSET, HandBus, World
 
@@ -360,12 +365,128 @@ class SiteTests(SynchronousTestCase):
 
     def test_busFails(self) -> None:
         """
-        When the bus cannot be read the answer is cut short, so that nobody takes it for whole.
+        When the bus cannot be read at all, that is said as an error.
         """
         site = makeSite(HandBus(), TOPICS, self.clock)
         answer = Client(site).send("/api/tail?follow=0&from_start=1")
+        self.assertEqual(answer.status, 503)
+        self.assertEqual(answer.problem()["detail"], "this bus is not read back")
+
+    def test_busFailsLater(self) -> None:
+        """
+        When the bus fails with lines out already, the answer is cut short, so that nobody takes it for whole.
+        """
+        self.fill()
+        answer = self.get("/api/tail?topic=tracks&from_start=1")
+        [reader] = self.bus._readers
+        failed: Deferred[list[Any]] = fail(BusError("the partition has no leader"))
+        self.patch(reader, "read", lambda limit: failed)
+        self.clock.advance(1)
+        self.assertEqual(len(answer.events()), 3)
         self.assertTrue(answer.transport.disconnecting)
         self.assertFalse(answer.isWhole)
+        self.assertEqual(len(self.bus._readers), 0)
+
+    def test_goneBeforeItBegan(self) -> None:
+        """
+        A reader of the bus that is ready after its client has gone is closed again.
+        """
+        ready: Deferred[Any] = Deferred()
+        [given] = [self.successResultOf(self.bus.openReader(TOPICS.all, True))]
+        self.patch(self.bus, "openReader", lambda topics, fromStart: ready)
+        answer = self.get("/api/tail")
+        answer.lose()
+        ready.callback(given)
+        self.assertEqual(len(self.bus._readers), 0)
+        self.assertEqual(answer.read().status, 0)
+
+    def test_many(self) -> None:
+        """
+        So many may read at once; the next is told to come later, and may once one has gone.
+        """
+        readers = [self.get("/api/tail") for _ in range(32)]
+        self.assertEqual({reader.status for reader in readers}, {200})
+        refused = self.get("/api/tail")
+        self.assertEqual((refused.status, refused.headers["retry-after"]), (503, "30"))
+        self.assertIn("32", refused.problem()["detail"])
+        readers[3].lose()
+        self.assertEqual(self.get("/api/tail").status, 200)
+
+    def test_largeRecord(self) -> None:
+        """
+        A record of a megabyte goes out in pieces, no more of them than the client takes.
+        """
+        reject = Reject(code="DECODE", payload=b"x" * 900_000)
+        self.bus.publish(TOPICS.rejects, 0, [Record(b"dev/box", reject.SerializeToString())])
+        self.clock.advance(0)
+        client = Client(self.site)
+        written = client.transport.write
+
+        def write(data: bytes) -> None:
+            """
+            A transport that is full after each write.
+            """
+            written(data)
+            if len(data) > 1000:
+                client.channel.pauseProducing()
+
+        self.patch(client.transport, "write", write)
+        self.patch(client.transport, "writeSequence", lambda pieces: write(b"".join(pieces)))
+        client.send("/api/tail?topic=rejects&from_start=1&follow=0")
+        self.assertLess(len(client.body), 20_000)
+        for _ in range(100):
+            client.channel.resumeProducing()
+        [event] = client.events()
+        self.assertEqual(event["payload_size"], "0")
+        self.assertEqual(len(event["payload"]), 1_200_000)
+        self.assertTrue(client.isWhole)
+
+    def test_unforeseen(self) -> None:
+        """
+        A fault of ours is an error in the one form of errors, and in the log.
+        """
+        self.patch(TailQuery, "parse", lambda *_: 1 // 0)
+        answer = self.get("/api/tail")
+        self.assertEqual((answer.status, answer.problem()["title"]), (500, "Internal Server Error"))
+        self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_body(self) -> None:
+        """
+        A body is read away, and kept nowhere.
+        """
+        client = Client(self.site)
+        client.channel.dataReceived(b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 1000001\r\n\r\n")
+        for _ in range(10):
+            client.channel.dataReceived(b"x" * 100_000)
+        [request] = client.channel.requests
+        self.assertEqual(request.content.getvalue(), b"")
+        client.channel.dataReceived(b"x")
+        self.assertEqual(client.read().status, 405)
+
+    def test_drip(self) -> None:
+        """
+        A request that comes byte by byte does not hold its connection for ever.
+        """
+        client = Client(self.site)
+        for _ in range(60):
+            client.channel.dataReceived(b"G")
+            self.assertFalse(client.transport.disconnecting)
+            self.clock.advance(1)
+        self.assertTrue(client.transport.disconnecting)
+
+    def test_quiet(self) -> None:
+        """
+        No asset stands in the log above debug.
+        """
+        seen: list[dict[str, Any]] = []
+        observer: Any = seen.append
+        globalLogPublisher.addObserver(observer)
+        self.addCleanup(globalLogPublisher.removeObserver, observer)
+        self.get("/api/tail?follow=0&asset=box-of-mine")
+        self.get("/box-of-mine")
+        loud = [event for event in seen if event["log_level"] > LogLevel.debug]
+        self.assertNotIn("box-of-mine", repr(loud))
+        self.assertIn("/api/tail", repr(seen))
 
     def test_silence(self) -> None:
         """
