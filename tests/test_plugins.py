@@ -15,7 +15,7 @@ from typing import Any
 from twisted.application.service import IServiceMaker
 from twisted.internet.testing import MemoryReactorClock
 from twisted.plugin import IPlugin, getPlugins
-from twisted.python.reflect import ModuleNotFound
+from twisted.python.reflect import ObjectNotFound
 from twisted.python.usage import Options
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import Interface
@@ -304,4 +304,4 @@ class ThirdPartyTests(SynchronousTestCase):
         """
         plugin = BackEnd(IBusPlugin, "late", "no_such_module_at_all.Bus", "late: never there")
         verifyObject(IBusPlugin, plugin)
-        self.assertRaises(ModuleNotFound, plugin.create, "late:", BackEndContext(MemoryReactorClock(), "--bus"))
+        self.assertRaises(ObjectNotFound, plugin.create, "late:", BackEndContext(MemoryReactorClock(), "--bus"))

@@ -31,6 +31,7 @@ _OURS = {
 
 _DEFAULTS: dict[str, Any] = {
     "client.id": "binaryserver",
+    "log_level": 5,
     "message.max.bytes": 1_000_000,
     # The gateway's own windows bound what is in the queue, in bytes; these are only never to come first.
     "queue.buffering.max.messages": 10_000_000,

@@ -347,8 +347,8 @@ def _deleteOld(connection: sqlite3.Connection, before: int, keptBytes: int) -> b
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
     excess = (used - free) * page - keptBytes
-    # The newest one stays: by it a reader that is behind tells that what it missed is gone. The length of a value stands
-    # before it, so what is to go need not be read for this.
+    # The newest one stays: by it a reader that is behind tells that what it missed is gone. The length of a value
+    # stands before it, so what is to go need not be read for this.
     rows = connection.execute(
         "SELECT offset, timestamp, length(key) + length(value) + length(headers) FROM records "
         "WHERE offset < (SELECT max(offset) FROM records) ORDER BY offset LIMIT ?",

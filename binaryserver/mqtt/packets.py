@@ -195,6 +195,10 @@ def encodeConnect(
     """
     if password is not None and username is None:
         raise ValueError("a password needs a user name [MQTT-3.1.2-22]")
+    if not clientId and not cleanSession:
+        raise ValueError("a session to be kept needs a client id [MQTT-3.1.3-7]")
+    if not 0 <= keepAlive <= 65535 or (will is not None and not 0 <= will.qos <= 2):
+        raise ValueError(f"no CONNECT has keep-alive {keepAlive} s or that will's QoS")
     flags = cleanSession << 1
     fields = [_encodeString(clientId)]
     if will is not None:
@@ -271,9 +275,10 @@ def encodeSubscribe(packetId: int, filters: Iterable[tuple[str, int]]) -> bytes:
     """
     @param filters: pairs of topic filter and requested QoS; at least one [MQTT-3.8.3-3]
     """
-    fields = [_encodeFilter(topicFilter) + bytes((qos,)) for topicFilter, qos in filters]
-    if not fields:
-        raise ValueError("a SUBSCRIBE needs a filter [MQTT-3.8.3-3]")
+    pairs = tuple(filters)
+    if not pairs or any(not 0 <= qos <= 2 for _, qos in pairs):
+        raise ValueError("a SUBSCRIBE needs a filter, and a QoS from 0 to 2 with each [MQTT-3.8.3-3], [MQTT-3-8.3-4]")
+    fields = [_encodeFilter(topicFilter) + bytes((qos,)) for topicFilter, qos in pairs]
     return _packet(0x82, _packetId(packetId), *fields)
 
 
@@ -281,7 +286,10 @@ def encodeSuback(packetId: int, codes: Iterable[int]) -> bytes:
     """
     @param codes: as L{Suback.codes}
     """
-    return _packet(0x90, _packetId(packetId), bytes(codes))
+    returned = bytes(codes)
+    if not returned or any(code > 2 and code != SUBSCRIPTION_REFUSED for code in returned):
+        raise ValueError(f"no SUBACK has the return codes {tuple(returned)} [MQTT-3.9.3-2]")
+    return _packet(0x90, _packetId(packetId), returned)
 
 
 def encodeUnsubscribe(packetId: int, filters: Iterable[str]) -> bytes:
