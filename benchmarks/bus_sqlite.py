@@ -1,7 +1,11 @@
 """
 What the embedded bus and session store cost, beside the same inserts and updates with C{sqlite3} alone.
 
-C{python -m benchmarks.bus_sqlite [FOLDER] [SECONDS]}: FOLDER must be on the disk that is meant; SECONDS is for each line.
+    python -m benchmarks.bus_sqlite [FOLDER] [SECONDS]
+
+FOLDER is on the disk that is meant; SECONDS (8) is for each comparison. How long a disk takes to sync may change
+several times over from one second to the next: so those that are compared take turns, flush by flush, each as often as
+the others. Rates of small flushes are the disk's; the CPU is ours.
 """
 
 from __future__ import annotations
@@ -12,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine
+from itertools import count
 from typing import Any
 
 from twisted.internet.defer import Deferred, gatherResults
@@ -27,31 +32,36 @@ FLUSHES = (1, 100, 1000)
 BOXES = 1000
 
 # Flushes that are published before the first of them is awaited, as a gateway does; a commit may hold several.
-PIPELINED = 8
+AT_ONCE = 8
 
 Step = Callable[[], Coroutine[Any, Any, int]]
 """Does some and says how many."""
 
 
-async def measure(seconds: float, step: Step) -> tuple[float, float]:
+async def compare(seconds: float, steps: dict[str, Step]) -> None:
     """
-    Repeat a step.
+    Let steps take turns, and print a line for each, with its ratios to the first one.
 
-    @return: how many a second, and µs of this process's CPU for each
+    @param seconds: for all of them together
     """
-    done = 0
-    wall, cpu = time.perf_counter(), time.process_time()
-    while time.perf_counter() - wall < seconds:
-        done += await step()
-    return done / (time.perf_counter() - wall), (time.process_time() - cpu) * 1e6 / done
-
-
-def show(name: str, result: tuple[float, float], base: tuple[float, float]) -> None:
-    """
-    Print one line, with its ratios to what C{sqlite3} alone did.
-    """
-    rate, cpu = result
-    print(f"{name:44} {rate:>10,.0f}/s {cpu:>8.2f} µs CPU   {rate / base[0]:>5.2f}x {cpu / base[1]:>5.2f}x", flush=True)
+    done, walls, cpus = (dict.fromkeys(steps, 0.0) for _ in range(3))
+    order = list(steps)
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        order.append(order.pop(0))
+        for name in order:
+            wall, cpu = time.perf_counter(), time.process_time()
+            done[name] += await steps[name]()
+            walls[name] += time.perf_counter() - wall
+            cpus[name] += time.process_time() - cpu
+    first = next(iter(steps))
+    base = done[first] / walls[first], cpus[first] / done[first]
+    for name in steps:
+        rate, cpu = done[name] / walls[name], cpus[name] / done[name]
+        print(
+            f"{name:40} {rate:>9,.0f}/s {cpu * 1e6:>7.2f} µs CPU {rate / base[0]:>6.2f}x {cpu / base[1]:>5.2f}x",
+            flush=True,
+        )
 
 
 def rawConnection(path: str, schema: str) -> sqlite3.Connection:
@@ -65,50 +75,50 @@ def rawConnection(path: str, schema: str) -> sqlite3.Connection:
     return connection
 
 
-async def benchmarkBus(reactor: Any, folder: str, seconds: float) -> None:
+async def benchmarkBus(reactor: Any, folder: str, seconds: float, flush: int) -> None:
     """
-    Flushes of several sizes.
+    Flushes of one size.
+
+    @param flush: records
     """
-    context = BackEndContext(reactor, "--bus", flushInterval=0.0, topics=("tracks",))
-    for flush in FLUSHES:
-        connection = rawConnection(
-            f"{folder}/raw{flush}",
-            "CREATE TABLE records (id INTEGER PRIMARY KEY, topic INTEGER, partition INTEGER, timestamp INTEGER, "
-            "key BLOB, value BLOB, headers BLOB)",
-        )
-        headers = b"".join(name.encode() + value for name, value in RECORD.headers)
-        row = (1, 2, 1_790_000_000_000, RECORD.key, RECORD.value, headers)
+    connection = rawConnection(
+        f"{folder}/raw{flush}",
+        "CREATE TABLE records (id INTEGER PRIMARY KEY, topic INTEGER, partition INTEGER, timestamp INTEGER, "
+        "key BLOB, value BLOB, headers BLOB)",
+    )
+    headers = b"".join(name.encode() + value for name, value in RECORD.headers)
+    rows = [(1, 2, 1_790_000_000_000, RECORD.key, RECORD.value, headers)] * flush
+    records = [RECORD] * flush
+    bus = SqliteBus(f"sqlite:{folder}/bus{flush}", BackEndContext(reactor, "--bus", 0.0, topics=("tracks",)))
+    await bus.start()
 
-        async def raw(connection: sqlite3.Connection = connection, flush: int = flush, row: Any = row) -> int:
-            connection.execute("BEGIN IMMEDIATE")
-            connection.executemany("INSERT INTO records VALUES (NULL, ?, ?, ?, ?, ?, ?)", [row] * flush)
-            connection.execute("COMMIT")
-            return flush
+    async def alone() -> int:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.executemany("INSERT INTO records VALUES (NULL, ?, ?, ?, ?, ?, ?)", rows)
+        connection.execute("COMMIT")
+        return flush
 
-        base = await measure(seconds, raw)
-        connection.close()
-        show(f"sqlite3 alone, commits of {flush}", base, base)
+    async def one() -> int:
+        await bus.publish("tracks", 2, records)
+        return flush
 
-        bus = SqliteBus(f"sqlite:{folder}/bus{flush}", context)
-        await bus.start()
+    async def several() -> int:
+        await gatherResults([bus.publish("tracks", place, records) for place in range(AT_ONCE)])
+        return AT_ONCE * flush
 
-        async def one(bus: SqliteBus = bus, records: list[Record] = [RECORD] * flush) -> int:  # noqa: B006, RUF005
-            await bus.publish("tracks", 2, records)
-            return len(records)
-
-        async def several(bus: SqliteBus = bus, records: list[Record] = [RECORD] * flush) -> int:  # noqa: B006, RUF005
-            flushes: list[Deferred[None]] = [bus.publish("tracks", place, records) for place in range(PIPELINED)]
-            await gatherResults(flushes)
-            return PIPELINED * len(records)
-
-        show(f"sqlite: bus, flushes of {flush}, one at a time", await measure(seconds, one), base)
-        show(f"sqlite: bus, flushes of {flush}, {PIPELINED} at once", await measure(seconds, several), base)
-        await bus.stop()
+    steps: dict[str, Step] = {
+        f"sqlite3 alone, commits of {flush}": alone,
+        f"bus, flushes of {flush}, one at a time": one,
+        f"bus, flushes of {flush}, {AT_ONCE} at once": several,
+    }
+    await compare(seconds, steps)
+    await bus.stop()
+    connection.close()
 
 
 async def benchmarkMarks(reactor: Any, folder: str, seconds: float) -> None:
     """
-    The marks of many boxes, in one call and in a call for each that wait together.
+    The marks of many boxes, in one call and in a call for each that wait together; and their claims.
     """
     boxes = [BoxKey("acme", f"35693803{number:07}") for number in range(BOXES)]
     connection = rawConnection(
@@ -117,11 +127,12 @@ async def benchmarkMarks(reactor: Any, folder: str, seconds: float) -> None:
         "PRIMARY KEY (account, asset, stream)) WITHOUT ROWID",
     )
     connection.executemany("INSERT INTO marks VALUES (?, ?, 7, 0, 0)", boxes)
-    number = 0
+    store = SqliteSessionStore(f"sqlite:{folder}/sessions", BackEndContext(reactor, "--sessions"))
+    await store.start()
+    numbers = count(1)
 
-    async def raw() -> int:
-        nonlocal number
-        number += 1
+    async def alone() -> int:
+        number = next(numbers)
         connection.execute("BEGIN IMMEDIATE")
         connection.executemany(
             "UPDATE marks SET committed = max(committed, ?), latest = max(latest, ?) "
@@ -131,22 +142,13 @@ async def benchmarkMarks(reactor: Any, folder: str, seconds: float) -> None:
         connection.execute("COMMIT")
         return BOXES
 
-    base = await measure(seconds, raw)
-    connection.close()
-    show(f"sqlite3 alone, {BOXES} marks a commit", base, base)
-
-    store = SqliteSessionStore(f"sqlite:{folder}/sessions", BackEndContext(reactor, "--sessions"))
-    await store.start()
-
     async def together() -> int:
-        nonlocal number
-        number += 1
+        number = next(numbers)
         await store.commitMarks([MarkUpdate(box, 7, number, number) for box in boxes])
         return BOXES
 
     async def apart() -> int:
-        nonlocal number
-        number += 1
+        number = next(numbers)
         await gatherResults([store.commitMarks([MarkUpdate(box, 7, number, number)]) for box in boxes])
         return BOXES
 
@@ -154,19 +156,25 @@ async def benchmarkMarks(reactor: Any, folder: str, seconds: float) -> None:
         await gatherResults([store.claim(box, "bench@1", "md30", "192.0.2.1", 0, False) for box in boxes])
         return BOXES
 
-    show(f"sqlite: sessions, marks of {BOXES} boxes in a call", await measure(seconds, together), base)
-    show(f"sqlite: sessions, {BOXES} calls waiting", await measure(seconds, apart), base)
-    show(f"sqlite: sessions, {BOXES} claims waiting", await measure(seconds, claims), base)
+    steps: dict[str, Step] = {
+        f"sqlite3 alone, {BOXES} marks a commit": alone,
+        f"sessions, marks of {BOXES} boxes in a call": together,
+        f"sessions, {BOXES} calls waiting": apart,
+        f"sessions, {BOXES} claims waiting": claims,
+    }
+    await compare(seconds, steps)
     await store.stop()
+    connection.close()
 
 
-async def main(reactor: Any, folder: str = "", seconds: str = "2") -> None:
+async def main(reactor: Any, folder: str = "", seconds: str = "8") -> None:
     """
     All of it, in a folder of its own that is deleted afterwards.
     """
     with tempfile.TemporaryDirectory(dir=os.path.abspath(folder) if folder else None) as place:
-        print(f"{'':44} {'rate':>12} {'CPU each':>15}   ratios to sqlite3 alone")
-        await benchmarkBus(reactor, place, float(seconds))
+        print(f"{'':40} {'rate':>11} {'CPU of each':>14}  ratios to sqlite3 alone")
+        for flush in FLUSHES:
+            await benchmarkBus(reactor, place, float(seconds), flush)
         await benchmarkMarks(reactor, place, float(seconds))
 
 

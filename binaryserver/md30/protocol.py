@@ -4,6 +4,7 @@ MD30 on a transport: MQTT's packets to and from what the gateway does for a box.
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.error import ConnectionDone
@@ -27,6 +28,9 @@ from binaryserver.session.reasons import Ending, Reason
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
+
+
+_SEND_BUFFER = 32_768
 
 
 @implementer(IPushProducer)
@@ -56,6 +60,7 @@ class Md30Link(Md30Client, Protocol):
         self._connection = Connection(now, limits.maxPacket, limits.connectTimeout, limits.packetTimeout)
         self.peer = getattr(self.transport.getPeer(), "host", "")
         self.transport.setTcpNoDelay(True)
+        _boundBuffers(self.transport)
         self.transport.registerProducer(self, True)
         self.gateway.registry.links.add(self)
         self._place = self.gateway.sweeper.add(self)
@@ -243,6 +248,19 @@ class Md30Link(Md30Client, Protocol):
         See L{binaryserver.session.memorybudget.Waiter}.
         """
         self.resume(Pause.memory)
+
+
+def _boundBuffers(transport: Any) -> None:
+    """
+    Let a link's socket bring, and its output hold, no more at a time than L{FREE} bytes: what comes with the read that
+    shows a large packet is kept before its memory is asked for.
+    """
+    while hasattr(transport, "transport"):
+        transport = transport.transport
+    transport.bufferSize = FREE
+    if hasattr(transport, "socket"):
+        # Left to itself the kernel holds megabytes for a peer that reads nothing, before anybody notices.
+        transport.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
 
 
 @implementer(IPlugin, IBoxProtocol)

@@ -142,13 +142,6 @@ class Connection:
         return _NO_IDS if self._qos2 is None else self._qos2.received
 
     @property
-    def buffered(self) -> int:
-        """
-        Bytes held of what has arrived: a packet not yet whole, or what came before L{accept}.
-        """
-        return len(self._framing.partial or b"")
-
-    @property
     def partialSize(self) -> int:
         """
         Bytes of the packet that has started to arrive, those to come included; 0 as long as its length is not known.

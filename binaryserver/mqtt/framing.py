@@ -86,11 +86,15 @@ class Framing:
                     body += 1
                     length += (more << 7) - 128
                     if more > 127:
+                        if first not in parsers:
+                            raise unexpected(first, parsers)
                         length, body = _longLength(data, start, end)
                         if not body:
                             break
                 stop = body + length
                 if stop - start > limit:
+                    if first not in parsers:
+                        raise unexpected(first, parsers)
                     raise PacketTooLarge(f"a packet of {stop - start} bytes, where {limit} are allowed")
                 if stop > end:
                     needed = stop - start

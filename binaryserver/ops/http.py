@@ -196,13 +196,11 @@ class _Site(Site):
     protocol = _Channel  # type: ignore[assignment]
     requestFactory = _Request
     noisy = False
-    _events = Logger()
 
     def log(self, request: HTTPRequest) -> None:
         """
-        Note a request. Twisted's own line has the whole address, in which an asset may stand, at info.
+        Nothing: an asset may stand in the address of a request, and probes would fill the log.
         """
-        self._events.debug("{method} {path}: {status}", method=request.method, path=request.path, status=request.code)
 
 
 def makeSite(bus: IBus, topics: Topics, clock: Any) -> Site:

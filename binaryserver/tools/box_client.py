@@ -83,6 +83,7 @@ class Box:
         self._connectAt = 0.0
         self._since = 0.0
         self._cutAt = inf
+        self._gaveUp = ""
         self._failures = 0
         self._connected = False
         self._lastSent = 0.0
@@ -116,6 +117,7 @@ class Box:
         self._link = link
         self._pingSent = None
         self._noticed = False
+        self._gaveUp = ""
         self._cutAt = now + self._random.expovariate(1 / plan.cutEvery) if plan.cutEvery else inf
         # At QoS 2 a session from before this run may hold packet ids as received, and would swallow new tracks.
         clean = plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected)
@@ -141,7 +143,7 @@ class Box:
         elif state not in (BoxState.refused, BoxState.stopped):
             if self._cutAt > -inf:
                 self._sums.lostLinks += 1
-                self._complain(f"lost the link while waiting for {state.value}: {reason}")
+                self._complain(f"lost the link while waiting for {state.value}: {self._gaveUp or reason}")
             self._outbox.linkLost()
             if self._plan.resend is Resend.NEW or self._plan.qos == 0:
                 self._outbox.forgetSession()
@@ -153,8 +155,7 @@ class Box:
         The gateway broke MQTT.
         """
         self._sums.peerErrors += 1
-        self._complain(f"the gateway broke the protocol: {error}")
-        self._cut()
+        self._giveUp(f"the gateway broke the protocol: {error}")
 
     def stop(self, now: float) -> None:
         """
@@ -184,6 +185,20 @@ class Box:
         self._complain(text)
         self._cut()
         self._end(BoxState.refused, now)
+
+    def _cutAsPlanned(self) -> None:
+        """
+        End the link as the plan has it: no person needs to hear of it, and it is not counted as lost.
+        """
+        self._cutAt = -inf
+        self._cut()
+
+    def _giveUp(self, why: str) -> None:
+        """
+        End the link: the gateway is to blame.
+        """
+        self._gaveUp = why
+        self._cut()
 
     def _cut(self) -> None:
         link, self._link = self._link, None
@@ -215,20 +230,26 @@ class Box:
             return
         elif now >= self._cutAt and state is not BoxState.leaving:
             self._sums.cuts += 1
-            self._cutAt = -inf
-            self._cut()
+            self._cutAsPlanned()
         elif state is BoxState.open:
             self._tickOpen(now)
         elif now >= self._since + ANSWER_TIMEOUT:
-            self._cut()
+            self._giveUp(f"it did not come within {ANSWER_TIMEOUT:g} s")
         else:
             self.due = min(self._cutAt, self._since + ANSWER_TIMEOUT)
 
     def _tickOpen(self, now: float) -> None:
         plan = self._plan
-        if self._pingSent is not None and now >= self._pingSent + max(plan.keepAlive, PING_TIMEOUT):
-            self._cut()
+        pingTimeout = max(plan.keepAlive, PING_TIMEOUT)
+        if self._pingSent is not None and now >= self._pingSent + pingTimeout:
+            self._giveUp(f"no PINGRESP within {pingTimeout:g} s")
             return
+        if plan.ackTimeout is not None and now >= self._overdueAt:
+            self._overdueAt = self._outbox.oldestSent(now) + plan.ackTimeout
+            if now >= self._overdueAt:
+                self._sums.ackTimeouts += 1
+                self._cutAsPlanned()
+                return
         if plan.resendAfter is not None and now >= self._overdueAt:
             data, self._overdueAt = self._outbox.resendOverdue(now, plan.resendAfter)
             self._write(data, now)
@@ -245,7 +266,7 @@ class Box:
                 self._pollAt if plan.qos == 0 else inf,
                 self._outbox.recordedAt(),
                 self._lastSent + plan.keepAlive if plan.keepAlive else inf,
-                inf if self._pingSent is None else self._pingSent + max(plan.keepAlive, PING_TIMEOUT),
+                inf if self._pingSent is None else self._pingSent + pingTimeout,
             )
 
     def _ping(self, now: float) -> None:
@@ -305,8 +326,7 @@ class Box:
             raise ProtocolViolation("the first packet is not a CONNACK", "MQTT-3.2.0-1")
         plan = self._plan
         if packet.code == ConnectCode.SERVER_UNAVAILABLE:
-            self._complain("the gateway is not available")
-            self._cut()
+            self._giveUp("the gateway is not available")
             return
         if packet.code:
             self._refuse(f"refused: {ConnectCode(packet.code).name}", now)
@@ -365,7 +385,7 @@ class Box:
             if self._link is None:
                 return  # they could not be kept
         self._write(self._outbox.resume(now), now)
-        after = self._plan.resendAfter
+        after = self._plan.ackTimeout or self._plan.resendAfter
         self._overdueAt = inf if after is None else now + after
         self._pollAt = now + POLL_INTERVAL
         self._failures = 0

@@ -20,8 +20,8 @@ PROGRAM: Final = "binaryserver-box"
 DEFAULT_CONNECT: Final = "tcp:127.0.0.1:1883"
 DEFAULT_ASSET: Final = "350000000000001"
 """In the form of an IMEI."""
-DEFAULT_RESEND_AFTER: Final = 5.0
-"""s, where nothing else would make a box send again what has no ack."""
+DEFAULT_PATIENCE: Final = 5.0
+"""s until a box does something about what has no ack, where nothing else would make it."""
 CONNECTS_A_SECOND: Final = 1000
 """The pace of the first connects unless C{--ramp} sets another."""
 _ASSET: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
@@ -141,10 +141,9 @@ def parser() -> argparse.ArgumentParser:
         help="the stream of all boxes (default: each draws one); numbering goes on where the gateway's index is",
     )
     index.add_argument(
-        "--index-from-gateway",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="read the index after connecting and drop all tracks up to it (default: yes)",
+        "--no-index",
+        action="store_true",
+        help="do not read the index (default: read it after connecting, and drop all tracks up to it)",
     )
     index.add_argument(
         "--state", metavar="DIR", help="keep each box's stream, index and unacked tracks there for the next run"
@@ -154,6 +153,13 @@ def parser() -> argparse.ArgumentParser:
     bad.add_argument("--cut-every", metavar="S", type=seconds, help="cut each link after S seconds in the mean")
     bad.add_argument(
         "--lose-acks", metavar="P", type=_number(0, 0.99, float), default=0.0, help="share of acks taken for lost"
+    )
+    bad.add_argument(
+        "--ack-timeout",
+        metavar="S",
+        type=seconds,
+        help="end the link and connect anew when an ack does not come within S seconds (default: never; "
+        f"{DEFAULT_PATIENCE:g} with --lose-acks)",
     )
     bad.add_argument(
         "--resend",
@@ -166,8 +172,8 @@ def parser() -> argparse.ArgumentParser:
         "--resend-after",
         metavar="S",
         type=seconds,
-        help="send what has no ack after S seconds again on the same link (default: only after a reconnect; "
-        f"{DEFAULT_RESEND_AFTER:g} with --lose-acks and with --qos 0)",
+        help="instead: send what has no ack after S seconds again on the same link (default: never; "
+        f"{DEFAULT_PATIENCE:g} with --qos 0)",
     )
     bad.add_argument(
         "--reconnect-delay",
@@ -186,13 +192,18 @@ def planFrom(options: argparse.Namespace) -> BoxPlan:
     """
     if options.password is not None and options.account is None:
         raise ConfigError("--password", "needs --account [MQTT-3.1.2-22]")
-    if options.qos == 0 and not options.index_from_gateway:
-        raise ConfigError("--qos", "0 needs --index-from-gateway: nothing else tells what has arrived")
-    if options.qos == 0 and options.lose_acks:
-        raise ConfigError("--lose-acks", "needs --qos 1 or 2: there are no acks at QoS 0")
-    resendAfter = options.resend_after
-    if resendAfter is None and (options.lose_acks or options.qos == 0):
-        resendAfter = DEFAULT_RESEND_AFTER
+    if options.qos == 0 and options.no_index:
+        raise ConfigError("--no-index", "needs --qos 1 or 2: at QoS 0 nothing else tells what has arrived")
+    for option, value in (("--lose-acks", options.lose_acks), ("--ack-timeout", options.ack_timeout)):
+        if options.qos == 0 and value:
+            raise ConfigError(option, "needs --qos 1 or 2: there are no acks at QoS 0")
+    ackTimeout, resendAfter = options.ack_timeout, options.resend_after
+    if ackTimeout is not None and resendAfter is not None:
+        raise ConfigError("--ack-timeout", "does not go together with --resend-after")
+    if resendAfter is None and options.qos == 0:
+        resendAfter = DEFAULT_PATIENCE
+    if ackTimeout is None and resendAfter is None and options.lose_acks:
+        ackTimeout = DEFAULT_PATIENCE
     return BoxPlan(
         account=options.account,
         password=None if options.password is None else options.password.encode(),
@@ -202,10 +213,11 @@ def planFrom(options: argparse.Namespace) -> BoxPlan:
         qos=options.qos,
         form=PayloadForm.JSON if options.json_topic else PayloadForm.PROTO,
         keepAlive=options.keep_alive,
-        indexFromGateway=options.index_from_gateway,
+        indexFromGateway=not options.no_index,
         cutEvery=options.cut_every,
         loseAcks=options.lose_acks,
         resend=Resend(options.resend),
+        ackTimeout=ackTimeout,
         resendAfter=resendAfter,
         reconnectDelay=options.reconnect_delay,
     )

@@ -146,6 +146,12 @@ class Outbox:
                 sums.droppedByIndex += size
         return b"".join([self._again(entry, now) for entry in self._window.entries.values()])
 
+    def oldestSent(self, now: float) -> float:
+        """
+        @return: s of the clock, when that which has waited longest for an ack was sent last; C{now} if nothing waits
+        """
+        return min((entry.lastSent for entry in self._window.entries.values()), default=now)
+
     def resendOverdue(self, now: float, after: float) -> tuple[bytes, float]:
         """
         Send again what has no ack for long; at QoS 0, put it back into the store.
@@ -160,7 +166,7 @@ class Outbox:
             self.forgetSession()
         else:
             packets = [self._again(entry, now) for entry in overdue]
-        return b"".join(packets), after + min((entry.lastSent for entry in window.entries.values()), default=now)
+        return b"".join(packets), after + self.oldestSent(now)
 
     def _again(self, entry: InFlight, now: float) -> bytes:
         if entry.awaiting is not Awaiting.pubcomp:

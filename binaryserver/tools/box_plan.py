@@ -40,7 +40,9 @@ class BoxPlan:
     @ivar indexFromGateway: read the index on every connect, and drop what it covers
     @ivar cutEvery: s, the mean after which a box cuts its link; L{None}: never
     @ivar loseAcks: 0 to 1, the share of acks that a box takes for lost
-    @ivar resendAfter: s after which what has no ack is sent again on the same link; L{None}: never
+    @ivar ackTimeout: s after which a box that has no ack ends its link and connects anew; L{None}: never
+    @ivar resendAfter: s after which what has no ack is sent again on the same link; L{None}: never. Not along with
+        C{ackTimeout}.
     @ivar reconnectDelay: s between the loss of a link and the next
     """
 
@@ -56,6 +58,7 @@ class BoxPlan:
     cutEvery: float | None = None
     loseAcks: float = 0.0
     resend: Resend = Resend.SAME
+    ackTimeout: float | None = None
     resendAfter: float | None = None
     reconnectDelay: float = 1.0
 

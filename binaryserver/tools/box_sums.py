@@ -64,6 +64,7 @@ class Sums:
     @ivar indexBeyondStore: index notices of an index that the box has never used
     @ivar connects: links accepted by a CONNACK
     @ivar cuts: links that a box cut, as asked
+    @ivar ackTimeouts: links that a box ended, as an ack did not come in time
     @ivar lostLinks: links that ended otherwise before the box was done
     @ivar failedConnects: attempts without a link
     @ivar refused: boxes that gave up, as the gateway would not have them
@@ -85,6 +86,7 @@ class Sums:
     indexBeyondStore: int = 0
     connects: int = 0
     cuts: int = 0
+    ackTimeouts: int = 0
     lostLinks: int = 0
     failedConnects: int = 0
     refused: int = 0
@@ -121,13 +123,14 @@ class Sums:
             "pubacked": self.pubacked,
             "acked_by_index": self.ackedByIndex,
             "resent": self.resent,
-            "duplicates_dropped_by_index": self.droppedByIndex,
+            "dropped_by_index": self.droppedByIndex,
             "acks_ignored": self.acksIgnored,
             "unexpected_acks": self.unexpectedAcks,
             "acks_out_of_order": self.acksOutOfOrder,
             "index_beyond_store": self.indexBeyondStore,
             "connects": self.connects,
             "cuts": self.cuts,
+            "ack_timeouts": self.ackTimeouts,
             "lost_links": self.lostLinks,
             "failed_connects": self.failedConnects,
             "refused": self.refused,
@@ -162,6 +165,7 @@ class Sums:
             lines.append(f"{self.ackedByIndex} acked by the index notice, {self.droppedByIndex} of them not sent again")
         for count, what in (
             (self.cuts, "links cut by the boxes"),
+            (self.ackTimeouts, "links ended by the boxes, as an ack did not come in time"),
             (self.lostLinks, "links lost"),
             (self.failedConnects, "connects failed"),
             (self.acksIgnored, "acks taken for lost"),

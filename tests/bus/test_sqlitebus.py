@@ -19,10 +19,11 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from binaryserver.bus.sqlitebus import SqliteBus, encodeHeaders
+from binaryserver.bus.sqlitebus import _SCHEMA, SqliteBus, _deleteOld, encodeHeaders
 from binaryserver.bus.sqlitereader import decodeHeaders
-from binaryserver.errors import BusError, ConfigError
+from binaryserver.errors import BusError, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus
+from binaryserver.model import StoredRecord
 from binaryserver.plugins import BackEndContext
 from tests.bus.contract import DurableBusContractMixin, StallingBusContractMixin, numbers, reactor, record
 
@@ -41,8 +42,62 @@ def send(number):
         send(number + 1)
     bus.publish("t", number % 8, [Record(b"k", b"value-%d" % number)]).addCallback(acked)
 
-bus.start().addCallback(lambda _: [send(n * 1000000) for n in range(4)])
+bus.start().addCallback(lambda _: [send((int(sys.argv[2]) + n) * 1000000) for n in range(4)])
 reactor.run()
+"""
+
+FULL_DISK = """
+import resource, signal, sys
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from binaryserver.bus.sqlitebus import SqliteBus
+from binaryserver.errors import BusError
+from binaryserver.model import Record
+from binaryserver.plugins import BackEndContext
+
+async def main(reactor):
+    bus = SqliteBus("sqlite:" + sys.argv[1], BackEndContext(reactor, "--bus", flushInterval=0.001, topics=("t",)))
+    await bus.start()
+    acked = failed = 0
+    async def send(count):
+        nonlocal acked, failed
+        for _ in range(count):
+            try:
+                await bus.publish("t", 0, [Record(b"k", b"%d" % (acked + failed) + bytes(20000))])
+                print("acked", acked + failed, flush=True)
+                acked += 1
+            except BusError as error:
+                print("failed", acked + failed, error, bus.pendingBytes, flush=True)
+                failed += 1
+    # The kernel refuses every write behind this place, as it does on a full disk.
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500000, resource.RLIM_INFINITY))
+    await send(40)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+    await send(10)
+    await bus.stop()
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
+
+READ_ONLY = """
+import os, sys
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from binaryserver.bus.sqlitebus import SqliteBus
+from binaryserver.errors import ConfigError
+from binaryserver.plugins import BackEndContext
+
+async def main(reactor):
+    # For root nothing is unwritable.
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        await SqliteBus("sqlite:" + sys.argv[1], BackEndContext(reactor, "--bus", topics=("t",))).start()
+    except ConfigError as error:
+        print(error)
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
 """
 
 
@@ -123,31 +178,143 @@ class SqliteBusTests(TestCase):
         self.assertRaises(ConfigError, self.makeBus, "")
         self.assertRaises(ConfigError, self.makeBus, "x", "?what=1")
 
-    async def test_killedWriterLosesNothingAcked(self) -> None:
+    async def readAll(self, bus: SqliteBus) -> list[StoredRecord]:
         """
-        G1: what a process that is killed with -9 had said to be durable is there, in its order.
+        All that stands in the topic.
+        """
+        reader = await bus.openReader(("t",), True)
+        found: list[StoredRecord] = []
+        for _ in range(1000):
+            if reader.caughtUp:
+                break
+            found += await reader.read(1000)
+        self.assertTrue(reader.caughtUp)
+        await reader.close()
+        return found
+
+    async def test_killedWritersLoseNothingAcked(self) -> None:
+        """
+        G1: what processes that share a file, and are killed with -9, had said to be durable is there, in its order.
         """
         path = os.path.abspath(self.mktemp())
-        process = subprocess.Popen(
-            [sys.executable, "-c", WRITER, path], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-        )
-        assert process.stdout is not None
-        acked = [int(process.stdout.readline()) for _ in range(200)]
-        process.send_signal(signal.SIGKILL)
-        acked += [int(line) for line in process.stdout.read().split(b"\n")[:-1]]
-        process.stdout.close()
-        process.wait()
+        processes = [spawn(WRITER, path, str(first)) for first in (0, 4)]
+        for process in processes:
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+        acked: list[int] = []
+        for process in processes:
+            assert process.stdout is not None
+            acked += [int(process.stdout.readline()) for _ in range(200)]
+        for process in processes:
+            process.send_signal(signal.SIGKILL)
+        for process in processes:
+            assert process.stdout is not None
+            acked += [int(line) for line in process.stdout.read().split(b"\n")[:-1]]
+            process.stdout.close()
+            process.wait()
         bus = self.makeBus(path)
         await bus.start()
         self.addCleanup(bus.stop)
-        reader = await bus.openReader(("t",), True)
-        found = []
-        while not reader.caughtUp:
-            found += await reader.read(1000)
-        self.assertEqual(set(acked) - set(numbers(found)), set())
-        for first in range(4):
-            own = [number for number in numbers(found) if number // 1_000_000 == first]
+        found = numbers(await self.readAll(bus))
+        self.assertEqual(set(acked) - set(found), set())
+        for first in range(8):
+            own = [number for number in found if number // 1_000_000 == first]
             self.assertEqual(own, list(range(first * 1_000_000, first * 1_000_000 + len(own))))
+
+    async def test_fullDisk(self) -> None:
+        """
+        Where the system refuses to write, flushes fail, and commit again once there is room; what was acked is there.
+        """
+        path = os.path.abspath(self.mktemp())
+        process = spawn(FULL_DISK, path)
+        output, _ = process.communicate(timeout=40)
+        self.assertEqual(process.returncode, 0)
+        lines = [line.split(maxsplit=2) for line in output.decode().splitlines()]
+        words = [line[0] for line in lines]
+        self.assertIn("failed", words[:40])
+        self.assertEqual(words[40:], ["acked"] * 10)
+        self.assertTrue(
+            all(line[2].startswith("SQLite: ") and line[2].endswith(" 0") for line in lines if len(line) > 2)
+        )
+        bus = self.makeBus(path)
+        await bus.start()
+        self.addCleanup(bus.stop)
+        found = [int(one.value.rstrip(b"\0")) for one in await self.readAll(bus)]
+        self.assertEqual(found, sorted(found))
+        self.assertEqual({int(line[1]) for line in lines if line[0] == "acked"} - set(found), set())
+
+    async def test_unwritable(self) -> None:
+        """
+        A log that may be read but not written ends the start, not the first flush.
+        """
+        folder = os.path.abspath(self.mktemp())
+        path = os.path.join(folder, "log")
+        bus = self.makeBus(path)
+        await bus.start()
+        await bus.stop()
+        os.chmod(path, 0o444)
+        os.chmod(folder, 0o555)
+        self.addCleanup(os.chmod, folder, 0o755)
+        process = spawn(READ_ONLY, path)
+        output, _ = process.communicate(timeout=40)
+        self.assertTrue(output.decode().startswith(f"--bus: {path}: "), output.decode())
+
+    async def test_cutShort(self) -> None:
+        """
+        A log that lost its end is told at the start.
+        """
+        path = self.mktemp()
+        bus = self.makeBus(path)
+        await bus.start()
+        await bus.publish("t", 0, [record(n)._replace(value=bytes(1000)) for n in range(1000)])
+        await bus.stop()
+        os.truncate(path, os.path.getsize(path) // 2 // 4096 * 4096)
+        again = self.makeBus(path)
+        error = await self.failure(again.start(), ConfigError)
+        self.assertEqual(str(error), f"--bus: {path}: database disk image is malformed")
+        await again.stop()
+
+    async def test_flushes(self) -> None:
+        """
+        A flush goes out by its records or its bytes well before its time, and otherwise with the stop.
+        """
+        path = self.mktemp()
+        bus = SqliteBus(f"sqlite:{path}", BackEndContext(reactor, "--bus", flushInterval=600.0, topics=("t",)))
+        await bus.start()
+        await bus.publish("t", 0, [record(n) for n in range(1000)])
+        await bus.publish("t", 1, [record(n)._replace(value=bytes(600_000)) for n in range(2)])
+        small = bus.publish("t", 2, [record(1)])
+        await deferLater(reactor, 0.1, lambda: None)
+        self.assertFalse(small.called)
+        await bus.stop()
+        self.assertTrue(small.called)
+        self.assertIsNone(await small)
+
+    async def test_oddHeaders(self) -> None:
+        """
+        A header that cannot be kept fails its flush, and no other one.
+        """
+        bus = self.makeBus(self.mktemp())
+        await bus.start()
+        self.addCleanup(bus.stop)
+        await bus.publish("t", 0, [record(1)])
+        long = self.failure(bus.publish("t", 0, [record(2)._replace(headers=(("n" * 70_000, b""),))]), RecordTooLarge)
+        await long
+        self.assertEqual(bus.pendingBytes, 0)
+        await bus.publish("t", 0, [record(3)])
+        self.assertEqual(numbers(await self.readAll(bus)), [1, 3])
+
+    async def test_stopDuringStart(self) -> None:
+        """
+        A bus that is stopped while it starts is stopped.
+        """
+        bus = self.makeBus(self.mktemp())
+        started = bus.start()
+        started.addErrback(lambda failure: failure.trap(BusError, ConfigError))
+        await bus.stop()
+        await started
+        await self.failure(bus.publish("t", 0, [record(1)]), BusError)
+        self.assertEqual([one for one in reactor.getDelayedCalls() if "_trim" in str(one)], [])
 
     async def test_retention(self) -> None:
         """
@@ -160,19 +327,19 @@ class SqliteBusTests(TestCase):
         for number in range(40):
             await bus.publish("t", 0, [record(number * 100 + n)._replace(key=b"k" * 1000) for n in range(100)])
         bus._trim()
+        await deferLater(reactor, 1.0, lambda: None)
+        found = []
         for _ in range(100):
-            await deferLater(reactor, 0.05, lambda: None)
-        found: list[int] = []
-        for _ in range(100):
-            found += numbers(await reader.read(1000))
-            if found[-1:] == [3999]:
+            if reader.caughtUp:
                 break
-        self.assertGreater(found[0], 1000)
+            found += numbers(await reader.read(1000))
+        self.assertTrue(reader.caughtUp)
+        self.assertTrue(2800 < found[0] < 3400, found[0])
         self.assertEqual(found, list(range(found[0], 4000)))
 
     async def test_failedCommitFailsWhatItHeld(self) -> None:
         """
-        A disk that is full fails the flush; once there is room later ones commit.
+        A file that may not grow fails the flush; once it may, later ones commit.
         """
         bus = self.makeBus(self.mktemp())
         await bus.start()
@@ -189,8 +356,89 @@ class SqliteBusTests(TestCase):
         self.assertEqual(bus.pendingBytes, 0)
         await bus._writer.call(limit, 1_000_000)
         await bus.publish("t", 0, [record(3)])
-        reader = await bus.openReader(("t",), True)
-        self.assertEqual(numbers(await reader.read(10)), [1, 3])
+        self.assertEqual(numbers(await self.readAll(bus)), [1, 3])
+
+
+def spawn(program: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """
+    Run a program of this module in a process of its own.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", program, *arguments], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+
+
+class TrimmingTests(SynchronousTestCase):
+    """
+    One step of the retention.
+    """
+
+    def setUp(self) -> None:
+        """
+        A log in memory of 5000 records, a ms apart.
+        """
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(self.connection.close)
+        self.connection.executescript(_SCHEMA)
+        self.insert(range(1, 5001), b"")
+
+    def insert(self, timestamps: range, value: bytes) -> None:
+        """
+        Add records.
+        """
+        self.connection.executemany(
+            "INSERT INTO records (topic, partition, timestamp, key, value, headers) VALUES (1, 0, ?, x'', ?, x'')",
+            [(timestamp, value) for timestamp in timestamps],
+        )
+
+    def offsets(self) -> tuple[int, int, int]:
+        """
+        The first, the last, and how many.
+        """
+        found: tuple[int, int, int] = self.connection.execute(
+            "SELECT min(offset), max(offset), count(*) FROM records"
+        ).fetchone()
+        return found
+
+    def test_byTime(self) -> None:
+        """
+        What is older than it may be goes, no more than a step's worth at once.
+        """
+        self.assertTrue(_deleteOld(self.connection, 2501, 1 << 30))
+        self.assertEqual(self.offsets(), (2001, 5000, 3000))
+        self.assertFalse(_deleteOld(self.connection, 2501, 1 << 30))
+        self.assertEqual(self.offsets(), (2501, 5000, 2500))
+        self.assertFalse(_deleteOld(self.connection, 2501, 1 << 30))
+        self.assertEqual(self.offsets(), (2501, 5000, 2500))
+
+    def test_bySize(self) -> None:
+        """
+        Large records go few at a time, and no more of them than must.
+        """
+        self.insert(range(1, 11), bytes(1_000_000))
+        steps = 1
+        while _deleteOld(self.connection, 0, 4_500_000):
+            steps += 1
+        self.assertEqual(self.offsets(), (5007, 5010, 4))
+        self.assertGreaterEqual(steps, 5)
+
+    def test_theNewestStays(self) -> None:
+        """
+        The last record stays whatever its age and size, and offsets go on.
+        """
+        for _ in range(10):
+            _deleteOld(self.connection, 10**6, 0)
+        self.assertEqual(self.offsets(), (5000, 5000, 1))
+        self.assertFalse(_deleteOld(self.connection, 10**6, 0))
+        self.insert(range(1), b"")
+        self.assertEqual(self.offsets(), (5000, 5001, 2))
+
+    def test_nothing(self) -> None:
+        """
+        An empty log has nothing to delete.
+        """
+        self.connection.execute("DELETE FROM records")
+        self.assertFalse(_deleteOld(self.connection, 10**6, 0))
 
 
 class HeaderTests(SynchronousTestCase):

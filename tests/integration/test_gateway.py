@@ -76,8 +76,8 @@ class GatewayTests(SynchronousTestCase):
 
     def test_killed(self) -> None:
         """
-        G1: C{kill -9} in the midst of it, twice. What the boxes were told is there; a resend after a crash between commit
-        and mark has the same name.
+        G1: C{kill -9} in the midst of it, twice. What the boxes were told is there; a resend after a crash between
+        commit and mark has the same name.
         """
         gateway = self.gateway()
         boxes = startBoxes(gateway.port, *FLEET)
@@ -105,8 +105,8 @@ class GatewayTests(SynchronousTestCase):
 
     def test_workers(self) -> None:
         """
-        Links move between two workers, and one of them is killed: the parent starts it again, nothing acked is lost, and
-        order holds.
+        Links move between two workers, and one of them is killed: the parent starts it again, nothing acked is lost,
+        and order holds.
         """
         gateway = self.gateway("--workers=2")
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()

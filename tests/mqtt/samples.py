@@ -116,25 +116,25 @@ def opened(now: float = 0.0, keepAlive: int = 0, **settings: Any) -> Connection:
     return connection
 
 
-TEXT: Final = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
+TEXT: Final = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 NAMES: Final = st.text(
-    st.characters(exclude_categories=("Cs",), exclude_characters="\0+#"), min_size=1, max_size=12
+    st.characters(codec="utf-8", exclude_characters="\0+#"), min_size=1, max_size=12
 ) | st.sampled_from(("t", "tj", "boxes/123456789012345/tracks", "/", "$x"))
 FILTERS: Final = st.lists(
-    st.just("+") | st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0+#/"), max_size=5),
+    st.just("+") | st.text(st.characters(codec="utf-8", exclude_characters="\0+#/"), max_size=5),
     min_size=1,
     max_size=4,
 ).flatmap(
-    lambda levels: st.sampled_from(
-        [text for text in ("/".join(levels), "/".join([*levels, "#"]), "#", "+") if text]
-    )
+    lambda levels: st.sampled_from([text for text in ("/".join(levels), "/".join([*levels, "#"]), "#", "+") if text])
 )
 IDS: Final = st.integers(1, 65535)
 BLOBS: Final = st.binary(max_size=40) | st.integers(90, 300).map(bytes)
 _wills: Final = st.builds(Will, NAMES, BLOBS, st.integers(0, 2), st.booleans())
 _users: Final = st.tuples(st.none(), st.none()) | st.tuples(TEXT, st.none() | BLOBS)
 CONNECTS: Final = st.builds(
-    lambda clientId, clean, keepAlive, user, will: Connect(clientId, clean or not clientId, keepAlive, *user, will),
+    lambda clientId, clean, keepAlive, user, will: Connect(
+        clientId, clean or not clientId, keepAlive, user[0], user[1], will
+    ),
     TEXT,
     st.booleans(),
     st.integers(0, 65535),
@@ -152,12 +152,16 @@ PUBLISHES: Final = st.builds(
     st.booleans(),
     st.booleans(),
 )
-_acknowledgements: Final = st.builds(Puback, IDS) | st.builds(Pubrec, IDS) | st.builds(Pubrel, IDS) | st.builds(Pubcomp, IDS)
+_acknowledgements: Final = (
+    st.builds(Puback, IDS) | st.builds(Pubrec, IDS) | st.builds(Pubrel, IDS) | st.builds(Pubcomp, IDS)
+)
 AFTER_CONNECT: Final[st.SearchStrategy[Packet]] = (
     PUBLISHES
     | _acknowledgements
     | st.builds(
-        Subscribe, IDS, st.lists(st.tuples(FILTERS, st.integers(0, 2)), min_size=1, max_size=4).map(lambda pairs: tuple(pairs))
+        Subscribe,
+        IDS,
+        st.lists(st.tuples(FILTERS, st.integers(0, 2)), min_size=1, max_size=4).map(lambda pairs: tuple(pairs)),
     )
     | st.builds(Unsubscribe, IDS, st.lists(FILTERS, min_size=1, max_size=4).map(lambda names: tuple(names)))
     | st.just(Pingreq())
@@ -169,8 +173,17 @@ SERVED: Final[st.SearchStrategy[Packet]] = (
     | _acknowledgements
     | st.builds(lambda code: Connack(False, code), st.integers(0, 5))
     | st.just(Connack(True, 0))
-    | st.builds(Suback, IDS, st.lists(st.sampled_from((0, 1, 2, 128)), min_size=1, max_size=5).map(lambda codes: tuple(codes)))
+    | st.builds(
+        Suback, IDS, st.lists(st.sampled_from((0, 1, 2, 128)), min_size=1, max_size=5).map(lambda codes: tuple(codes))
+    )
     | st.builds(Unsuback, IDS)
     | st.just(Pingresp())
 )
 """What a server sends."""
+
+
+def held(connection: Connection) -> int:
+    """
+    Bytes that a connection holds of what has arrived and is not read yet.
+    """
+    return len(connection._framing.partial or b"")

@@ -12,7 +12,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.errors import MalformedPacket, PacketTooLarge, PeerError, ProtocolViolation
 from binaryserver.mqtt import packets
-from binaryserver.mqtt.events import Broken, Will
+from binaryserver.mqtt.events import Broken, Connect, Will
 from binaryserver.mqtt.framing import Framing
 from binaryserver.mqtt.packets import ConnectCode, Packet
 from binaryserver.mqtt.parsers import FIRST_FROM_CLIENT, FROM_CLIENT, FROM_SERVER, ConnectRefused, Parsers
@@ -369,7 +369,8 @@ class RefusalTests(SynchronousTestCase):
         alphabet = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
         for clientId in (*alphabet, alphabet[:23], alphabet, "x" * 3000, "a-b_c.d:e f"):
             (got,) = read(packets.encodeConnect(clientId))
-            self.assertEqual(got[0], clientId)
+            assert isinstance(got, Connect)
+            self.assertEqual(got.clientId, clientId)
 
     def test_connack(self) -> None:
         """

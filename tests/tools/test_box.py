@@ -27,7 +27,7 @@ KEYS = {
     "sent",
     "acked",
     "resent",
-    "duplicates_dropped_by_index",
+    "dropped_by_index",
     "connects",
     "seconds",
     "tracks_per_second",
@@ -101,7 +101,7 @@ class PlanTests(SynchronousTestCase):
         """
         text = (
             "--account acme --password secret --batch 5 --rate 0.5 --inflight 7 --qos 2 --json-topic --keep-alive 9 "
-            "--no-index-from-gateway --cut-every 30 --lose-acks 0.1 --resend new --resend-after 8 --reconnect-delay 2"
+            "--no-index --cut-every 30 --lose-acks 0.1 --resend new --resend-after 8 --reconnect-delay 2"
         )
         self.assertEqual(
             self.plan(*text.split()),
@@ -123,19 +123,33 @@ class PlanTests(SynchronousTestCase):
             ),
         )
 
-    def test_resendAfter(self) -> None:
+    def test_patience(self) -> None:
         """
-        Where nothing else would bring a lost PUBLISH again, there is a time after which it comes.
+        Where nothing else would bring a lost PUBLISH again, there is a time after which the box does something.
         """
-        self.assertIs(self.plan("--cut-every", "1").resendAfter, None)
-        self.assertEqual(self.plan("--lose-acks", "0.5").resendAfter, 5.0)
-        self.assertEqual(self.plan("--qos", "0").resendAfter, 5.0)
+        for text, ackTimeout, resendAfter in (
+            ("--cut-every 1", None, None),
+            ("--ack-timeout 3", 3.0, None),
+            ("--lose-acks 0.5", 5.0, None),
+            ("--lose-acks 0.5 --ack-timeout 3", 3.0, None),
+            ("--lose-acks 0.5 --resend-after 3", None, 3.0),
+            ("--qos 0", None, 5.0),
+            ("--qos 0 --resend-after 3", None, 3.0),
+        ):
+            plan = self.plan(*text.split())
+            self.assertEqual((plan.ackTimeout, plan.resendAfter), (ackTimeout, resendAfter), text)
 
     def test_together(self) -> None:
         """
         Options that do not go together are refused.
         """
-        for text in ("--password x", "--qos 0 --no-index-from-gateway", "--qos 0 --lose-acks 0.1"):
+        for text in (
+            "--password x",
+            "--qos 0 --no-index",
+            "--qos 0 --lose-acks 0.1",
+            "--qos 0 --ack-timeout 1",
+            "--ack-timeout 1 --resend-after 1",
+        ):
             self.assertRaises(ConfigError, self.plan, *text.split())
 
 
@@ -204,7 +218,7 @@ class RunTests(SynchronousTestCase):
         sums = json.loads(self.out.getvalue())
         self.assertLessEqual(KEYS, set(sums))
         self.assertEqual((sums["boxes"], sums["tracks"], sums["sent"], sums["acked"]), (3, 60, 60, 60))
-        self.assertEqual((sums["resent"], sums["connects"], sums["duplicates_dropped_by_index"]), (0, 3, 0))
+        self.assertEqual((sums["resent"], sums["connects"], sums["dropped_by_index"]), (0, 3, 0))
         self.assertEqual(set(sums["ack_ms"]), {"p50", "p99", "max"})
         self.assertEqual({asset for asset, _, _ in self.gateway.tracks}, set(countAssets(DEFAULT_ASSET, 3)))
         self.assertEqual(self.err.getvalue(), "")

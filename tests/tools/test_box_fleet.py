@@ -396,7 +396,58 @@ class BadNetworkTests(FleetCase):
 
     def test_loseAcks(self) -> None:
         """
-        An ack taken for lost leads to the same PUBLISH again, with DUP, on the same link.
+        What an ack was lost of goes out again on a new link: acked is what was acked there, and no more.
+        """
+        for qos in (1, 2):
+            self.setUp()
+            plan = BoxPlan(qos=qos, loseAcks=0.3, ackTimeout=2, reconnectDelay=0.5, indexFromGateway=False)
+            fleet = self.fleet(plan, tracks=50)
+            done = self.start(fleet)
+            first = len(self.gateway.publishes)
+            self.assertEqual((fleet.sums.connects, fleet.sums.acked), (1, first - fleet.sums.acksIgnored))
+            self.reactor.run(60)
+            sums = self.successResultOf(done)
+            self.assertGreater(sums.acksIgnored, 3)
+            self.assertEqual((sums.pubacked, sums.unexpectedAcks, sums.lostLinks), (50, 0, 0))
+            self.assertEqual(sums.connects, 1 + sums.ackTimeouts)
+            self.assertEqual(len(self.gateway.links), 0)
+            self.assertAllTaken(1, 50)
+            # At QoS 1 each one is a copy to the gateway; at QoS 2 the packet id tells that it was there.
+            self.assertEqual(self.gateway.duplicates, sums.resent if qos == 1 else 0)
+
+    def test_loseAcksIndex(self) -> None:
+        """
+        What an ack was lost of is dropped, not sent again, when the index on the new link covers it.
+        """
+        done = self.start(self.fleet(BoxPlan(loseAcks=0.3, ackTimeout=2, reconnectDelay=0.5), tracks=50))
+        self.reactor.run(60)
+        sums = self.successResultOf(done)
+        self.assertGreater(sums.acksIgnored, 3)
+        self.assertEqual((sums.acked, sums.pubacked, sums.resent), (50, 50 - sums.acksIgnored, 0))
+        self.assertEqual((sums.droppedByIndex, self.gateway.duplicates), (sums.acksIgnored, 0))
+        self.assertGreater(sums.ackTimeouts, 0)
+
+    def test_ackTimeout(self) -> None:
+        """
+        A link without acks is ended once the oldest PUBLISH has waited too long, and not while acks come in time.
+        """
+        self.gateway.holding = True
+        self.gateway.answersIndex = False
+        fleet = self.fleet(BoxPlan(ackTimeout=3, inflight=2), tracks=4)
+        self.start(fleet)
+        self.reactor.run(2.9)
+        self.gateway.release()
+        self.gateway.holding = True
+        self.reactor.flush()
+        self.assertEqual((fleet.sums.acked, fleet.sums.sent), (2, 4))
+        self.reactor.run(2.9)
+        self.assertEqual((fleet.sums.ackTimeouts, self.reactor.attempts), (0, 1))
+        self.reactor.run(2)
+        self.assertEqual((fleet.sums.ackTimeouts, fleet.sums.acked, self.reactor.attempts), (1, 2, 2))
+
+    def test_loseAcksSameLink(self) -> None:
+        """
+        An ack taken for lost leads to the same PUBLISH again, with DUP, on the same link, where that is asked for.
         """
         for qos in (1, 2):
             self.setUp()
