@@ -20,6 +20,7 @@ from binaryserver.session.uplink import GLOBAL_WINDOW, Uplink
 from binaryserver.transcode.labels import FieldLabels
 
 _MAX_CACHED_PARTITIONS = 100_000
+_MAX_CACHED_ACCOUNTS = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Gateway:
     @ivar clock: the reactor
     @ivar instance: this instance's id
     @ivar incarnation: this process of it: C{INSTANCE@START}
+    @ivar isDraining: no new link is taken
     @ivar ids: of events and links; set once the store has leased a worker number
     @ivar codecs: the forms of tracks that MD30 takes
     """
@@ -92,6 +94,8 @@ class Gateway:
         self.memory = MemoryBudget(limits.partialPackets)
         self.uplink = Uplink(bus, store, clock, limits.globalWindow)
         self.announcer = Announcer(bus, topics.presences, clock)
+        self.uplink.otherBytes = lambda: self.announcer.queuedBytes
+        self.isDraining = False
         self.registry = Registry(store, self.uplink, peers, clock, incarnation, nowMs, limits.batchDeadline)
         self._labels: dict[str, FieldLabels] = {}
         self._partitions: dict[tuple[str, bytes], int] = {}
@@ -102,6 +106,8 @@ class Gateway:
         """
         labels = self._labels.get(account)
         if labels is None:
+            if len(self._labels) >= _MAX_CACHED_ACCOUNTS:
+                self._labels.clear()
             labels = self._labels[account] = FieldLabels(self.directory, account)
         return labels
 

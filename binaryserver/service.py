@@ -47,15 +47,18 @@ class OrderedServices(MultiService):
     """
     Starts its components one after the other, each once the one before it runs, and stops them the other way round.
 
+    @ivar stoppedWhole: nothing failed while stopping
     @ivar started: fires when all run, or fails with what the first failing one says
     """
 
+    log = Logger()
     started: Deferred[None]
 
     def __init__(self) -> None:
         MultiService.__init__(self)
         self._begun: list[Component] = []
         self._isStopping = False
+        self.stoppedWhole = True
 
     def startService(self) -> None:
         """
@@ -84,7 +87,12 @@ class OrderedServices(MultiService):
         while self._begun:
             service = self._begun.pop()
             service.running = False
-            await service.end()
+            try:
+                await service.end()
+            except Exception:
+                # What comes after it holds data too.
+                self.stoppedWhole = False
+                self.log.failure("a service failed to stop")
 
 
 class BackEndService(Component):
@@ -160,6 +168,8 @@ class GatewayService(Component):
 
     async def _drain(self) -> None:
         gateway = self._gateway
+        gateway.isDraining = True
+        self.drainedWhole = False
         deadline = gateway.clock.seconds() + self._drainTimeout
         links = gateway.registry.links
         for link in list(links):

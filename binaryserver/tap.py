@@ -129,7 +129,7 @@ class _Run(Service):
 
     def _exit(self) -> None:
         drains = [one for one in self._services if isinstance(one, GatewayService | Supervisor)]
-        if self._status or not all(one.drainedWhole for one in drains):
+        if self._status or not self._services.stoppedWhole or not all(one.drainedWhole for one in drains):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
@@ -354,7 +354,7 @@ class _Worker:
         stopped.addCallback(self._ended)
 
     def _ended(self, _: object) -> None:
-        if self._services is not None and not self._life.drainedWhole:
+        if self._services is not None and not (self._life.drainedWhole and self._services.stoppedWhole):
             self.status = 1
         self.channel.send("drained", status=self.status)
         # The word is written before the reactor stops.

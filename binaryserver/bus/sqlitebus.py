@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -53,6 +53,9 @@ _TRIM_BYTES = 2_097_152
 # How many flushes one commit may hold when they come faster than the disk takes them.
 _MERGED = 16
 _DAY_MS = 86_400_000
+
+# s that a stop waits for a query; the longest goes through 20000 records.
+_READING_END = 2.0
 _HEADER = Struct(">HI")
 _LONGEST_NAME = 65_535
 
@@ -164,7 +167,10 @@ class SqliteBus:
 
     async def _close(self) -> None:
         late = BusError("the gateway stopped before it was committed")
-        await gatherResults([thread.stop(self._context.stopTimeout, late) for thread in (self._writer, self._reading)])
+        # One after the other: the last connection to close brings the write-ahead log into the file, and of two that
+        # close at once neither is the last.
+        await self._reading.stop(min(_READING_END, self._context.stopTimeout), late)
+        await self._writer.stop(self._context.stopTimeout, late)
 
     # Publishing.
 
@@ -343,20 +349,26 @@ def _deleteOld(connection: sqlite3.Connection, before: int, keptBytes: int) -> b
 
     @return: whether there is more to do
     """
-    used, free, page = (
+    first, newest = connection.execute("SELECT (SELECT min(offset) FROM records), max(offset) FROM records").fetchone()
+    if first is None:
+        return False
+    pages, free, page = (
         connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "freelist_count", "page_size")
     )
-    excess = (used - free) * page - keptBytes
+    used = (pages - free) * page
+    excess = used - keptBytes
+    # What a record takes of the file: more than its bytes.
+    mean = used / (newest - first + 1)
     # The newest one stays: by it a reader that is behind tells that what it missed is gone. The length of a value
     # stands before it, so what is to go need not be read for this.
     rows = connection.execute(
         "SELECT offset, timestamp, length(key) + length(value) + length(headers) FROM records "
-        "WHERE offset < (SELECT max(offset) FROM records) ORDER BY offset LIMIT ?",
-        (_TRIM_ROWS,),
+        "WHERE offset < ? ORDER BY offset LIMIT ?",
+        (newest, _TRIM_ROWS),
     ).fetchall()
     last = size = count = 0
     for offset, timestamp, length in rows:
-        if size >= _TRIM_BYTES or (timestamp >= before and size >= excess):
+        if size >= _TRIM_BYTES or (timestamp >= before and max(size, count * mean) >= excess):
             break
         last, size, count = offset, size + length, count + 1
     if last:

@@ -62,6 +62,9 @@ class Md30Client(BoxLink):
         self._writingIds: set[int] = set()
         self._writtenIds: set[int] = set()
         self._isAsking = False
+        self.isHandling = False
+        self._isSaving = False
+        self._saveDue: list[Deferred[Any]] = []
 
     # What the protocol provides.
 
@@ -99,6 +102,7 @@ class Md30Client(BoxLink):
                     connection.puback(packetIds)
                     packetIds = []
                 connection.pubrec(batch.packetIds[0])
+                self._writtenIds.discard(batch.packetIds[0])
         if packetIds:
             connection.puback(packetIds)
         self.flushOutput()
@@ -115,10 +119,7 @@ class Md30Client(BoxLink):
             self._isAsking = True
             self._save().addCallback(self._idWritten, packetId)
             self._isAsking = False
-        if self._isPersistent and packetId not in self._writtenIds:
-            return False
-        self._writtenIds.discard(packetId)
-        return True
+        return not self._isPersistent or packetId in self._writtenIds
 
     def _idWritten(self, _: object, packetId: int) -> None:
         self._writingIds.discard(packetId)
@@ -138,21 +139,31 @@ class Md30Client(BoxLink):
 
     def handle(self, events: list[Event]) -> None:
         """
-        What one read brought, in its order.
+        What one read brought, in its order; and what was held meanwhile, if the link may go on.
         """
-        position = 0
-        while position < len(events):
-            event = events[position]
-            if type(event) is Publish:
-                position += self._published(event, events, position)
-            else:
-                self._dispatch(event)
-                position += 1
-            if self.pauses:
-                # What is not handled yet keeps its turn, ahead of all that is read later.
-                self._held[:0] = events[position:]
-                break
-        self.settleIfDue()
+        self.isHandling = True
+        try:
+            while True:
+                position = 0
+                while position < len(events):
+                    event = events[position]
+                    if type(event) is Publish:
+                        position += self._published(event, events, position)
+                    else:
+                        self._dispatch(event)
+                        position += 1
+                    if self.pauses:
+                        # What is not handled yet keeps its turn, ahead of all that is read later.
+                        self._held[:0] = events[position:]
+                        break
+                self.settleIfDue()
+                if self._noticeDue is not None and self._isOpen and self.box.mayTake:
+                    self._notify(self._noticeDue)
+                if self.pauses or not self._held:
+                    return
+                events, self._held = self._held, []
+        finally:
+            self.isHandling = False
 
     def _published(self, event: Publish, events: list[Event], position: int) -> int:
         topic, payload, qos, packetId, _, _ = event
@@ -163,7 +174,8 @@ class Md30Client(BoxLink):
         if short == MESSAGES[0]:
             return int(self.takeMessage("md30:m", payload, qos, packetId))
         if short == INDEX[0]:
-            self._notify(topic)
+            # Once a read, however often it asks.
+            self._noticeDue = topic
             self._done(qos, packetId)
         elif short == WILL[0]:
             self._keepReason(payload)
@@ -200,7 +212,7 @@ class Md30Client(BoxLink):
         if not isName(event.clientId):
             self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is no asset")
             return
-        if self.gateway.uplink.isFull:
+        if not self.gateway.uplink.hasRoom:
             self._refuse(ConnectCode.SERVER_UNAVAILABLE, "the bus is too far behind")
             return
         self.pause(Pause.claiming)
@@ -219,22 +231,25 @@ class Md30Client(BoxLink):
 
     def _claimed(self, claim: Claim, event: Connect) -> None:
         if self._ending is not None:
-            # Superseded, or the peer left while the store was asked: the box had no link of this epoch.
-            self.gateway.registry.detach(self)
+            # The peer left while the store was asked. If the link displaced another all the same, the box has to be
+            # told gone under this epoch; if it was superseded itself, another tells.
+            if self.box.link is self:
+                self.open(cloudnext_pb2.PROTOCOL_MD30)
+                self.closed(self._ending, None)
             return
+        session = claim.mqtt
+        held = self._connection.accept(
+            session is not None, event.keepAlive, session.received if session else (), self.gateway.clock.seconds()
+        )
         self._isOpen = True
         self._isPersistent = not event.cleanSession
         self._keepWill(event.will)
         self.gateway.counters.connects += 1
         self.open(cloudnext_pb2.PROTOCOL_MD30)
-        session = claim.mqtt
         if session is not None:
             self._subscriptions = dict(session.subscriptions)
         elif self._isPersistent:
             self._save()
-        held = self._connection.accept(
-            session is not None, event.keepAlive, session.received if session else (), self.gateway.clock.seconds()
-        )
         self._held[:0] = held
         self.flushOutput()
         self.resume(Pause.claiming)
@@ -295,21 +310,37 @@ class Md30Client(BoxLink):
 
     def _save(self) -> Deferred[Any]:
         """
-        Write the MQTT session; what waits for that never happens if it fails, and the link ends.
+        Write the MQTT session; what waits for that never happens if it fails, and the link ends. One write is under way
+        at a time; what else is due is in the next one, and the link is not read until that has begun.
         """
-        session = MqttSession(
-            tuple(self._subscriptions.items()),
-            tuple(sorted(self._connection.received | self._writingIds | self._writtenIds)),
-        )
+        if self._isSaving:
+            due: Deferred[Any] = Deferred()
+            self._saveDue.append(due)
+            self.pause(Pause.saving)
+            return due
+        self._isSaving = True
+        ids = self._connection.received | self._writingIds | self._writtenIds
+        session = MqttSession(tuple(self._subscriptions.items()), tuple(sorted(ids)))
         saved: Deferred[Any] = self.gateway.store.saveMqtt(self.box.key, self.linkEpoch, session)
 
         def written(isLatest: bool) -> Any:
-            if isLatest and self._ending is None:
-                return None
-            # Superseded: whoever holds the box now tells, or the close under way does.
-            return Deferred()
+            self._isSaving = False
+            waiting, self._saveDue = self._saveDue, []
+            if not isLatest or self._ending is not None:
+                # Superseded: whoever holds the box now tells, or the close under way does.
+                return Deferred()
+            if waiting:
+
+                def all_(_: object) -> None:
+                    for one in waiting:
+                        one.callback(None)
+
+                self._save().addCallback(all_)
+                self.resume(Pause.saving)
+            return None
 
         def failed(failure: Failure) -> Any:
+            self._isSaving = False
             self.log.warn("session store did not keep a session: {reason}", reason=failure.getErrorMessage())
             self.end(Ending(Reason.socketClosed, "its session could not be kept"))
             return Deferred()
@@ -349,6 +380,16 @@ class Md30Client(BoxLink):
             self.gateway.counters.foreignWills += 1
 
     def publishWill(self, will: Will) -> None:
+        """
+        The link is lost: do as if the box had sent its will.
+        """
+        try:
+            self._publishWill(will)
+        except Exception:
+            # The link is ending: it must end whole whatever its will was.
+            self.log.failure("a will failed in an unforeseen way")
+
+    def _publishWill(self, will: Will) -> None:
         short = self._topics.shortName(will.topic, self.box.key.asset) or ""
         codec = self._topics.codecs.get(short)
         if codec is not None:

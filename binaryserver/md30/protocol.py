@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 _SEND_BUFFER = 32_768
+_MEMORY_PATIENCE = 5.0
 
 
 @implementer(IPushProducer)
@@ -59,11 +60,14 @@ class Md30Link(Md30Client, Protocol):
         limits = self.gateway.limits
         self._connection = Connection(now, limits.maxPacket, limits.connectTimeout, limits.packetTimeout)
         self.peer = getattr(self.transport.getPeer(), "host", "")
-        self.transport.setTcpNoDelay(True)
+        if hasattr(self.transport, "setTcpNoDelay"):
+            self.transport.setTcpNoDelay(True)
         _boundBuffers(self.transport)
         self.transport.registerProducer(self, True)
         self.gateway.registry.links.add(self)
         self._place = self.gateway.sweeper.add(self)
+        if self.gateway.isDraining:
+            self._abort(Ending(Reason.serverShutdown))
 
     def dataReceived(self, data: bytes) -> None:
         """
@@ -71,7 +75,9 @@ class Md30Link(Md30Client, Protocol):
         """
         connection = self._connection
         events = connection.receiveData(data, self.gateway.clock.seconds())
-        if self.pauses:
+        if self.pauses & Pause.claiming and events and type(events[-1]) is Broken:
+            self.broken(events[-1])
+        elif self.pauses or self.isHandling or self._held:
             # A transport may deliver one more read after it was paused.
             self._held += events
         else:
@@ -129,8 +135,10 @@ class Md30Link(Md30Client, Protocol):
             if broken is not None:
                 self.broken(broken)
                 return
-        if self.pauses & Pause.memory and now - self._waitingSince > self.gateway.limits.packetTimeout:
-            self._abort(Ending(Reason.networkError, "no memory for its packet in time"))
+        if self.pausedFor(Pause.claiming, now) > self.gateway.limits.outputTimeout:
+            self._abort(Ending(Reason.socketClosed, "the session store did not answer in time"))
+        elif self.pausedFor(Pause.memory, now) > _MEMORY_PATIENCE:
+            self.gateway.memory.reclaim()
         elif self._isOpen:
             self.checkDeadline(now)
 
@@ -154,9 +162,14 @@ class Md30Link(Md30Client, Protocol):
         See L{BoxLink.resumeReading}.
         """
         self._connection.resume(self.gateway.clock.seconds())
-        if self._held:
+        if self._held and not self.isHandling:
             held, self._held = self._held, []
-            self.handle(held)
+            try:
+                self.handle(held)
+            except Exception:
+                # It may be another link's data that made room for this one: that one must not suffer for it.
+                self.log.failure("a link failed in an unforeseen way")
+                self._abort(Ending(Reason.networkError, "it failed in an unforeseen way"))
         if not self.pauses:
             self.transport.resumeProducing()
         self.flushOutput()
@@ -242,6 +255,15 @@ class Md30Link(Md30Client, Protocol):
             self._budgeted = size
             if size and not memory.request(self, size):
                 self.pause(Pause.memory)
+            elif self.pauses & Pause.memory:
+                # What it waited for has come whole, or is granted now.
+                self.resume(Pause.memory)
+
+    def memoryReclaimed(self) -> None:
+        """
+        See L{binaryserver.session.memorybudget.Waiter}.
+        """
+        self._abort(Ending(Reason.networkError, "its unfinished packet was in the way of others'"))
 
     def memoryGranted(self) -> None:
         """

@@ -1,5 +1,6 @@
 """
-From the bytes of a link to control packets, however the bytes are split.
+From the bytes of a link to control packets, however the bytes are split: an ordered, lossless stream is all that is
+asked of a transport [MQTT-7.1.1-1].
 """
 
 from __future__ import annotations

@@ -162,7 +162,7 @@ class _TailPage(_Page):
         self._bus = bus
         self._topics = topics
         self._clock = clock
-        self._open = 0
+        self._open: set[Tail] = set()
 
     def answer(self, request: Request) -> Any:
         """
@@ -172,19 +172,24 @@ class _TailPage(_Page):
             query = TailQuery.parse(request.args or {}, self._topics)
         except ValueError as error:
             return problem(request, 400, str(error))
-        if self._open >= _MAX_TAILS:
+        if len(self._open) >= _MAX_TAILS:
             request.setHeader("retry-after", "30")
             return problem(request, 503, f"{_MAX_TAILS} are reading already")
         request.setHeader("content-type", "application/x-ndjson")
         request.setHeader("cache-control", "no-store")
         if request.method == b"HEAD":
             return b""
-        self._open += 1
-        Tail(request, self._bus, self._topics, query, self._clock).start().addBoth(self._ended)
+        tail = Tail(request, self._bus, self._topics, query, self._clock)
+        self._open.add(tail)
+        tail.start().addBoth(lambda _: self._open.discard(tail))
         return NOT_DONE_YET
 
-    def _ended(self, _: object) -> None:
-        self._open -= 1
+    def end(self) -> None:
+        """
+        End every tail, before the bus stops.
+        """
+        for tail in list(self._open):
+            tail.end()
 
 
 class _Site(Site):
@@ -196,6 +201,14 @@ class _Site(Site):
     protocol = _Channel  # type: ignore[assignment]
     requestFactory = _Request
     noisy = False
+    tails: _TailPage
+
+    def stopFactory(self) -> None:
+        """
+        Its port is closed: answers that would never end do so now.
+        """
+        super().stopFactory()
+        self.tails.end()
 
     def log(self, request: HTTPRequest) -> None:
         """
@@ -213,5 +226,7 @@ def makeSite(bus: IBus, topics: Topics, clock: Any) -> Site:
     root, api = _Folder(), _Folder()
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
-    api.putChild(b"tail", _TailPage(bus, topics, clock))
-    return _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
+    site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
+    site.tails = _TailPage(bus, topics, clock)
+    api.putChild(b"tail", site.tails)
+    return site

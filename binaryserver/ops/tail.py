@@ -18,7 +18,7 @@ from twisted.web.server import Request
 from zope.interface import implementer
 
 from binaryserver.bus.topics import Topics
-from binaryserver.errors import BinaryServerError
+from binaryserver.errors import BinaryServerError, BusUnavailable
 from binaryserver.interfaces import IBus, IBusReader
 from binaryserver.model import StoredRecord
 from binaryserver.ops.problem import sendProblem
@@ -182,6 +182,13 @@ class Tail:
             self._request.loseConnection()
         else:
             sendProblem(self._request, status, detail)
+
+    def end(self) -> None:
+        """
+        The gateway stops: cut the answer short.
+        """
+        self._failed(Failure(BusUnavailable("the gateway stops")))
+        self._gone(None)
 
     def _gone(self, _: object) -> None:
         self._isGone = True

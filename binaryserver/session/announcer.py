@@ -14,6 +14,9 @@ from binaryserver.model import Record
 
 _RETRY = 1.0
 
+# What a record costs in memory beside its value.
+_RECORD_COST = 600
+
 
 class Announcer:
     """
@@ -21,6 +24,7 @@ class Announcer:
     again before anything later, so that a box's events keep their order.
 
     @ivar waiting: records not yet durable
+    @ivar queuedBytes: memory of those that the bus has not been handed
     """
 
     log = Logger()
@@ -33,6 +37,7 @@ class Announcer:
         self._sending: set[int] = set()
         self._idle: list[Deferred[None]] = []
         self.waiting = 0
+        self.queuedBytes = 0
 
     def announce(self, record: Record) -> None:
         """
@@ -40,6 +45,7 @@ class Announcer:
         """
         partition = self._bus.partitionFor(self._topic, record.key)
         self._queued.setdefault(partition, []).append(record)
+        self.queuedBytes += len(record.value) + _RECORD_COST
         self.waiting += 1
         if partition not in self._sending:
             self._sending.add(partition)
@@ -57,6 +63,7 @@ class Announcer:
 
     def _send(self, partition: int) -> None:
         records = self._queued.pop(partition)
+        self.queuedBytes -= sum(len(record.value) + _RECORD_COST for record in records)
         done = self._bus.publish(self._topic, partition, records)
         done.addCallbacks(self._sent, self._failed, callbackArgs=(partition, records), errbackArgs=(partition, records))
 
@@ -74,4 +81,5 @@ class Announcer:
     def _failed(self, failure: Failure, partition: int, records: list[Record]) -> None:
         self.log.warn("bus did not take presences, trying again: {reason}", reason=failure.getErrorMessage())
         self._queued[partition] = records + self._queued.get(partition, [])
+        self.queuedBytes += sum(len(record.value) + _RECORD_COST for record in records)
         self._clock.callLater(_RETRY, self._send, partition)

@@ -9,7 +9,7 @@ an unbroken run of commits.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -131,11 +131,11 @@ class Stream:
         """
         self._waiting.append(run)
 
-    def dropWaiting(self) -> None:
+    def dropWaiting(self, gone: Container[Taken]) -> None:
         """
-        The link is gone whose runs wait.
+        Forget runs that wait: their link is gone.
         """
-        self._waiting = []
+        self._waiting = [run for run in self._waiting if run not in gone]
 
     def settle(self, run: Taken, success: bool) -> list[Taken]:
         """
@@ -156,7 +156,8 @@ class Stream:
         known: list[Taken] = []
         while pending and pending[0].outcome:
             first = pending.popleft()
-            self.committed = first.lastIndex
+            # Another owner may have come further meanwhile.
+            self.committed = max(self.committed, first.lastIndex)
             if first.latest > self.latest:
                 self.latest = first.latest
             known.append(first)

@@ -35,6 +35,7 @@ class Pause(Flag):
     output = 32
     memory = 64
     closing = 128
+    saving = 256
 
 
 class AckLine:
@@ -58,7 +59,7 @@ class AckLine:
         self.inFlight: deque[Batch] = deque()
         self._publishes = 0
         self._inFlightBytes = 0
-        self._waitingSince = 0.0
+        self._pausedSince: dict[Pause, float] = {}
         self._mustSettle = False
         self._jitter = 1 + random() / 10
 
@@ -106,8 +107,9 @@ class AckLine:
         """
         Stop reading, for one cause more.
         """
+        if cause not in self._pausedSince:
+            self._pausedSince[cause] = self.gateway.clock.seconds()
         if not self.pauses:
-            self._waitingSince = self.gateway.clock.seconds()
             self.pauses = cause
             self.pauseReading()
         else:
@@ -119,8 +121,15 @@ class AckLine:
         """
         if self.pauses & cause:
             self.pauses &= ~cause
+            self._pausedSince.pop(cause, None)
             if not self.pauses:
                 self.resumeReading()
+
+    def pausedFor(self, cause: Pause, now: float) -> float:
+        """
+        How long the link has been paused for a cause, s.
+        """
+        return now - self._pausedSince.get(cause, now)
 
     def pauseForBus(self) -> None:
         """
@@ -148,7 +157,7 @@ class AckLine:
         deadline = self.gateway.limits.batchDeadline * self._jitter
         if self.inFlight and now - self.inFlight[0].since > deadline:
             self.end(Ending(Reason.socketClosed, "the bus did not take its data in time"))
-        elif self.pauses & (Pause.globalWindow | Pause.handover) and now - self._waitingSince > deadline:
+        elif max(self.pausedFor(Pause.globalWindow, now), self.pausedFor(Pause.handover, now)) > deadline:
             self.end(Ending(Reason.socketClosed, "the bus had no room in time"))
 
     # The line of acks.

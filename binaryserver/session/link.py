@@ -68,6 +68,9 @@ class BoxLink(AckLine):
 
         @param boxReason: the reason that the box left behind
         """
+        waiting = set(self.inFlight)
+        for stream in self.box.streams.values():
+            stream.dropWaiting(waiting)
         for batch in self.inFlight:
             batch.link = None
         self.inFlight.clear()
@@ -196,7 +199,12 @@ class BoxLink(AckLine):
 
         done = deferToThreadPool(reactor, reactor.getThreadPool(), codec.decode, payload)
         done.addCallbacks(decoded, failed).addErrback(unforeseen)
-        done.addCallback(lambda _: self.resume(Pause.decoding))
+
+        def goOn(_: object) -> None:
+            self.settleIfDue()
+            self.resume(Pause.decoding)
+
+        done.addCallback(goOn)
 
     def _takeBatch(self, batch: TrackBatch, unknown: int, source: str, payload: bytes, qos: int, packetId: int) -> None:
         """
@@ -215,17 +223,20 @@ class BoxLink(AckLine):
             self.reject(source, error, payload, qos, packetId)
             return
         times = [track.recorded_at for track in tracks]
+        latestTime = self.gateway.nowMs() + MAX_FUTURE_MS
         stream = None
         skip = missing = 0
         if number:
             try:
-                stream = self._judge(number, first, times, qos, packetId, len(payload))
+                # A time that cannot be true says nothing of whether the track was seen.
+                plausible = [time if time <= latestTime else 0 for time in times]
+                stream = self._judge(number, first, plausible, qos, packetId, len(payload))
             except RejectedData as error:
                 self.reject(source, error, payload, qos, packetId)
                 return
             if stream is None:
                 return
-            _, skip, missing = stream.judge(first, times)
+            _, skip, missing = stream.judge(first, plausible)
         else:
             first, self._unindexed = self._unindexed, self._unindexed + count
             counters.unindexed += count
@@ -315,10 +326,11 @@ class BoxLink(AckLine):
         nowMs = gateway.nowMs()
         try:
             message = decodeMessage(payload, gateway.bus.maxRecord)
+            recordedAt = message.recorded_at if message.recorded_at <= nowMs + MAX_FUTURE_MS else 0
             stream = None
             missing = 0
             if message.stream:
-                times = (message.recorded_at,)
+                times = (recordedAt,)
                 stream = self._judge(message.stream, message.index, times, qos, packetId, len(payload))
                 if stream is None:
                     return True
@@ -328,7 +340,7 @@ class BoxLink(AckLine):
             return True
         record = messageRecord(self.envelope, gateway.ids.next(), message, missing, nowMs)
         size = len(record.value)
-        taken = self._batch(stream, message.index, message.recorded_at, qos, (packetId,), size + len(payload))
+        taken = self._batch(stream, message.index, recordedAt, qos, (packetId,), size + len(payload))
         if stream is not None:
             stream.take(taken)
         self.box.inFlight += 1

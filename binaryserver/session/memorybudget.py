@@ -22,6 +22,11 @@ class Waiter(Protocol):
         Go on reading.
         """
 
+    def memoryReclaimed(self) -> None:
+        """
+        Others need it: give up, which ends in a L{MemoryBudget.release}.
+        """
+
 
 FREE = 16_384
 """Bytes that each link may hold without asking."""
@@ -67,11 +72,13 @@ class MemoryBudget:
             self._grant(next_, size)
             next_.memoryGranted()
 
-    def holds(self, waiter: Waiter) -> bool:
+    def reclaim(self) -> None:
         """
-        It has been granted memory.
+        Somebody has waited for long: let the one go that has held its memory for the longest.
         """
-        return waiter in self._granted
+        for oldest in self._granted:
+            oldest.memoryReclaimed()
+            break
 
     def _fits(self, size: int) -> bool:
         # One packet larger than all of it must be possible, alone.

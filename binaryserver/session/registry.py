@@ -107,10 +107,11 @@ class Registry:
         old, box.link, box.linkEpoch = box.link, link, claim.linkEpoch
         if old is not None:
             old.takenOver()
-        self._answerHandovers(box)
         previous = claim.previous
         if previous is not None and previous.incarnation != self._incarnation:
             self._awaitHandover(box, previous.incarnation, claim.linkEpoch)
+        # Only after our own question is under way: whoever waits for this answer is told then that it lost the box.
+        self._answerHandovers(box)
         return claim
 
     def _awaitHandover(self, box: BoxSession, incarnation: str, linkEpoch: int) -> None:
@@ -158,7 +159,7 @@ class Registry:
         box.linkEpoch = linkEpoch
         if box.link is not None:
             box.link.takenOver()
-        if not box.inFlight:
+        if not box.inFlight and not box.handoversAwaited:
             return succeed(box.marks())
         answer: Deferred[tuple[StreamMark, ...]] = Deferred()
         self._leaving.setdefault(box, []).append(answer)
@@ -171,8 +172,6 @@ class Registry:
         box = link.box
         if box.link is link:
             box.link = None
-            for stream in box.streams.values():
-                stream.dropWaiting()
             released = self._store.release(box.key, link.linkEpoch, self._nowMs())
             released.addErrback(self._releaseFailed)
             self._boxSettled(box)
@@ -201,4 +200,7 @@ class Registry:
 
     def _resumeAll(self) -> None:
         for link in list(self.links):
+            if self._uplink.isFull:
+                # What the first ones had held filled it again: the others' turn comes with the next relief.
+                break
             link.resumeForBus()

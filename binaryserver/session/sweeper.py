@@ -11,6 +11,7 @@ from typing import Protocol
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 _SLICES = 10
 MAX_PERIOD = 1.0
@@ -29,11 +30,18 @@ class Swept(Protocol):
         @param now: s of the reactor's clock
         """
 
+    def abort(self) -> None:
+        """
+        Called when L{sweep} raised.
+        """
+
 
 class Sweeper:
     """
     Calls C{sweep} of everything in it once a period.
     """
+
+    log = Logger()
 
     def __init__(self, clock: IReactorTime, period: float = MAX_PERIOD) -> None:
         """
@@ -80,4 +88,9 @@ class Sweeper:
         now = self._clock.seconds()
         self._due = (self._due + 1) % _SLICES
         for swept in list(self._slices[self._due]):
-            swept.sweep(now)
+            try:
+                swept.sweep(now)
+            except Exception:
+                # One link's mistake must not stop the timers of all.
+                self.log.failure("a link's timers failed in an unforeseen way")
+                swept.abort()

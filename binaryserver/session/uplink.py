@@ -89,6 +89,7 @@ class Uplink:
 
     @ivar onPressure: called when more than the global window waits for the bus
     @ivar onRelief: called when there is room again
+    @ivar otherBytes: gives the bytes that wait elsewhere and count in the global window
     @ivar onBoxSettled: called with a box that may have nothing in flight any more
     """
 
@@ -110,13 +111,21 @@ class Uplink:
         self.onPressure: Callable[[], None] = _nothing
         self.onRelief: Callable[[], None] = _nothing
         self.onBoxSettled: Callable[[BoxSession], None] = _nothingFor
+        self.otherBytes: Callable[[], int] = _noBytes
 
     @property
     def pendingBytes(self) -> int:
         """
         Bytes of records that are not durable yet.
         """
-        return self._openBytes + self._bus.pendingBytes
+        return self._openBytes + self._bus.pendingBytes + self.otherBytes()
+
+    @property
+    def hasRoom(self) -> bool:
+        """
+        The global window is not full.
+        """
+        return not self.isFull and self.pendingBytes <= self._window
 
     @property
     def hasUnwrittenMarks(self) -> bool:
@@ -148,7 +157,7 @@ class Uplink:
         flush.size += size
         batch.parts += 1
         self._openBytes += size
-        if self._openBytes > self._window - self._bus.pendingBytes and not self.isFull:
+        if not self.isFull and self.pendingBytes > self._window:
             self.isFull = True
             self.onPressure()
 
@@ -204,7 +213,12 @@ class Uplink:
             if not box.inFlight:
                 boxes[box] = None
         for link in links:
-            link.settled()
+            try:
+                link.settled()
+            except Exception:
+                # The others of this flush are to have their acks all the same.
+                self.log.failure("a link failed at its acks in an unforeseen way")
+                link.abort()
         for box in boxes:
             self.onBoxSettled(box)
         if dirty and not self._writing:
@@ -246,6 +260,13 @@ def _nothing() -> None:
     """
     Until the gateway says what is to be done.
     """
+
+
+def _noBytes() -> int:
+    """
+    Likewise.
+    """
+    return 0
 
 
 def _nothingFor(box: BoxSession) -> None:

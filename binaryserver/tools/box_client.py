@@ -281,7 +281,9 @@ class Box:
         link = self._link
         if link is None or self.state is not BoxState.open:
             return
-        while not link.paused and (data := self._outbox.take(now)):
+        more = True
+        while more and not link.paused:
+            data, more = self._outbox.take(now)
             self._write(data, now)
         if self._outbox.empty:
             self._go(BoxState.leaving, now)

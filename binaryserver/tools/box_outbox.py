@@ -92,9 +92,9 @@ class Outbox:
 
     # Sending.
 
-    def take(self, now: float) -> bytes:
+    def take(self, now: float) -> tuple[bytes, bool]:
         """
-        @return: the next PUBLISHes; empty if none may go now
+        @return: the next PUBLISHes, and whether there may be more of them
         """
         store, sums, publish = self._store, self._sums, self._window.publish
         packets: list[bytes] = []
@@ -103,7 +103,7 @@ class Outbox:
             sums.sent += batch.end - batch.first - again
             sums.resent += again
             packets.append(publish(batch, now))
-        return b"".join(packets)
+        return b"".join(packets), len(packets) == _CHUNK
 
     def _mayTake(self, now: float) -> int:
         """

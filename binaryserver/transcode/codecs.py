@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.json_format import ParseDict, ParseError
+from google.protobuf.json_format import ParseDict
 from google.protobuf.message import DecodeError
 from twisted.plugin import IPlugin
 from zope.interface import implementer
@@ -59,7 +59,10 @@ class JsonCodec:
                 raise RejectedData("DECODE", "the JSON is no object")
             unknown = _countUnknown(value, TrackBatch.DESCRIPTOR)
             return ParseDict(value, TrackBatch(), ignore_unknown_fields=True), unknown
-        except (ParseError, ValueError, TypeError, RecursionError) as error:
+        except RejectedData:
+            raise
+        except Exception as error:
+            # Of any type: the parsers raise more than they say, e.g. SystemError for a name with a lone surrogate.
             # Not the parser's own words: they repeat the value, which may be a position.
             raise RejectedData(
                 "DECODE", f"the payload is no md30.v1.TrackBatch in JSON ({type(error).__name__})"

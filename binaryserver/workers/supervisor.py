@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -113,7 +114,9 @@ class _PipeTransport:
         """
         Write to the worker.
         """
-        self._process.writeToChild(3, data)
+        # Between the end of a pipe and the news that its process has ended there is nobody to write to.
+        with suppress(KeyError):
+            self._process.writeToChild(3, data)
 
     def writeSequence(self, data: Sequence[bytes]) -> None:
         """
@@ -125,7 +128,8 @@ class _PipeTransport:
         """
         End the worker's input: it drains and ends.
         """
-        self._process.closeChildFD(3)
+        with suppress(KeyError):
+            self._process.closeChildFD(3)
 
 
 class Supervisor(Component):
@@ -166,6 +170,8 @@ class Supervisor(Component):
             await listener.bind(Factory())
             listener.port.stopReading()  # type: ignore[union-attr]
         for worker in self.workers:
+            if self._isStopping:
+                return
             started: Deferred[None] = Deferred()
             worker.started = started
             self._spawn(worker)
@@ -185,14 +191,19 @@ class Supervisor(Component):
             port: Any = listener.port
             descriptors[number] = port.fileno()
             listening.append({"endpoint": description, "descriptor": number, "family": port.addressFamily})
-        worker.transport = self._reactor.spawnProcess(
-            process,
-            sys.executable,
-            [sys.executable, "-c", _PROGRAM],
-            env=None,
-            childFDs=descriptors,
-        )
-        os.close(descriptors[0])
+        try:
+            worker.transport = self._reactor.spawnProcess(
+                process,
+                sys.executable,
+                [sys.executable, "-c", _PROGRAM],
+                env=None,
+                childFDs=descriptors,
+            )
+        except OSError as error:
+            self.workerEnded(worker, Failure(error))
+            return
+        finally:
+            os.close(descriptors[0])
         worker.channel = process.channel
         process.channel.send(
             "start",
@@ -207,7 +218,8 @@ class Supervisor(Component):
         """
         kind = message["kind"]
         if kind == "started":
-            worker.state = WorkerState.running
+            if worker.state is WorkerState.starting:
+                worker.state = WorkerState.running
             self.log.info("worker {instance} runs", instance=worker.instance)
             if worker.started is not None:
                 started, worker.started = worker.started, None
@@ -260,6 +272,9 @@ class Supervisor(Component):
         asked, worker.asked = worker.asked, {}
         for asker, id_ in asked.values():
             self._answer(asker, id_, None)
+        for other in self.workers:
+            # Its successor numbers its questions from 1 again: what this one asked is not to answer them.
+            other.asked = {number: by for number, by in other.asked.items() if by[0] is not worker}
         if worker.started is not None:
             started, worker.started = worker.started, None
             started.errback(ConfigError("--workers", f"{worker.instance} ended: {reason.getErrorMessage()}"))

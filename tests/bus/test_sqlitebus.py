@@ -261,13 +261,14 @@ class SqliteBusTests(TestCase):
 
     async def test_cutShort(self) -> None:
         """
-        A log that lost its end is told at the start.
+        A stop leaves one whole file; one that lost its end is told at the start.
         """
         path = self.mktemp()
         bus = self.makeBus(path)
         await bus.start()
         await bus.publish("t", 0, [record(n)._replace(value=bytes(1000)) for n in range(1000)])
         await bus.stop()
+        self.assertFalse(os.path.exists(f"{path}-wal"))
         os.truncate(path, os.path.getsize(path) // 2 // 4096 * 4096)
         again = self.makeBus(path)
         error = await self.failure(again.start(), ConfigError)
@@ -287,8 +288,7 @@ class SqliteBusTests(TestCase):
         await deferLater(reactor, 0.1, lambda: None)
         self.assertFalse(small.called)
         await bus.stop()
-        self.assertTrue(small.called)
-        self.assertIsNone(await small)
+        self.assertIsNone(self.successResultOf(small))
 
     async def test_oddHeaders(self) -> None:
         """
@@ -298,8 +298,8 @@ class SqliteBusTests(TestCase):
         await bus.start()
         self.addCleanup(bus.stop)
         await bus.publish("t", 0, [record(1)])
-        long = self.failure(bus.publish("t", 0, [record(2)._replace(headers=(("n" * 70_000, b""),))]), RecordTooLarge)
-        await long
+        long = record(2)._replace(headers=(("n" * 70_000, b""),))
+        await self.failure(bus.publish("t", 0, [long]), RecordTooLarge)
         self.assertEqual(bus.pendingBytes, 0)
         await bus.publish("t", 0, [record(3)])
         self.assertEqual(numbers(await self.readAll(bus)), [1, 3])
@@ -323,9 +323,9 @@ class SqliteBusTests(TestCase):
         bus = self.makeBus(self.mktemp(), "?retention_mib=1")
         await bus.start()
         self.addCleanup(bus.stop)
-        reader = await bus.openReader(("t",), True)
         for number in range(40):
             await bus.publish("t", 0, [record(number * 100 + n)._replace(key=b"k" * 1000) for n in range(100)])
+        reader = await bus.openReader(("t",), True)
         bus._trim()
         await deferLater(reactor, 1.0, lambda: None)
         found = []
@@ -334,7 +334,8 @@ class SqliteBusTests(TestCase):
                 break
             found += numbers(await reader.read(1000))
         self.assertTrue(reader.caughtUp)
-        self.assertTrue(2800 < found[0] < 3400, found[0])
+        # Three of them take a page of 4 KiB: 768 may stay.
+        self.assertTrue(3200 < found[0] < 3350, found[0])
         self.assertEqual(found, list(range(found[0], 4000)))
 
     async def test_failedCommitFailsWhatItHeld(self) -> None:

@@ -149,7 +149,7 @@ class FaultTests(TestCase):
 
     timeout = 120
 
-    async def setUp(self) -> None:
+    async def setUp(self) -> None:  # type: ignore[override]
         """
         A broker, a topic, a bus.
         """
@@ -164,7 +164,7 @@ class FaultTests(TestCase):
         self.failed: list[object] = []
         self.flushes: list[Any] = []
 
-    async def tearDown(self) -> None:
+    async def tearDown(self) -> None:  # type: ignore[override]
         """
         The bus ends in time whatever became of the broker.
         """

@@ -140,7 +140,8 @@ class EncodeTests(SynchronousTestCase):
 
     def test_ownMistakes(self) -> None:
         """
-        What no packet can hold is a ValueError here, since it is not the peer's fault.
+        What no packet can hold is a ValueError here, since it is not the peer's fault; a topic of more than 65,535
+        bytes, for one [MQTT-4.7.3-3].
         """
         cases: tuple[tuple[Callable[..., bytes], tuple[Any, ...]], ...] = (
             (packets.encodePublish, ("t/#", b"")),
@@ -335,7 +336,8 @@ class RefusalTests(SynchronousTestCase):
     def test_connectFields(self) -> None:
         """
         The fields that the flags announce are there in their order and no others are [MQTT-3.1.3-1], the client id
-        first [MQTT-3.1.3-3]: [MQTT-3.1.2-9], [MQTT-3.1.2-18] to [MQTT-3.1.2-21].
+        first [MQTT-3.1.3-3]: [MQTT-3.1.2-9], [MQTT-3.1.2-18], [MQTT-3.1.2-19], [MQTT-3.1.2-20],
+        [MQTT-3.1.2-21].
         """
         for flags, fields in ((0x02, 1), (0x06, 3), (0x82, 2), (0xC2, 3), (0xC6, 5)):
             for count in range(7):

@@ -491,6 +491,20 @@ class SiteTests(SynchronousTestCase):
         self.assertEqual(self.get("/box-of-mine").status, 404)
         self.assertEqual([text for text in map(repr, seen) if "box-of-mine" in text], [])
 
+    def test_stop(self) -> None:
+        """
+        When the port closes, tails that follow are cut short, before the bus stops under them.
+        """
+        answer, paused = self.get("/api/tail"), self.get("/api/tail")
+        paused.transport.producer.pauseProducing()
+        self.site.doStart()
+        self.site.doStop()
+        for one in (answer, paused):
+            self.assertTrue(one.read().transport.disconnecting)
+            self.assertFalse(one.isWhole)
+        self.assertEqual(len(self.bus._readers), 0)
+        self.successResultOf(self.bus.stop())
+
     def test_silence(self) -> None:
         """
         A connection on which nothing is asked is closed within a minute or so.

@@ -79,9 +79,16 @@ class SessionStoreContractMixin(_Base):
         self.assertEqual(epochs, [first, first + 1, first + 2, first + 5000, first + 5001])
         self.assertEqual((await self.claim(store, OTHER)).linkEpoch, first)
 
+    async def test_clockOfYore(self) -> None:
+        """
+        A host whose clock stands before 2010 gives epochs that are no less than 0, and that grow.
+        """
+        store = await self.startStore()
+        self.assertEqual([(await self.claim(store, nowMs=5)).linkEpoch for _ in range(3)], [0, 1, 2])
+
     async def test_claimTellsThePreviousOwner(self) -> None:
         """
-        Connected until it was released, and by whom.
+        Connected until it was released, and by whom; also where it is the same one.
         """
         store = await self.startStore()
         first = await self.claim(store, incarnation="a@1")
@@ -90,6 +97,8 @@ class SessionStoreContractMixin(_Base):
         self.assertTrue(await store.release(BOX, second.linkEpoch, NOW))
         third = await self.claim(store, incarnation="a@1")
         self.assertEqual(third.previous, Owner("b@7", second.linkEpoch, False))
+        fourth = await self.claim(store, incarnation="a@1")
+        self.assertEqual(fourth.previous, Owner("a@1", third.linkEpoch, True))
 
     async def test_manyClaimsAtOnce(self) -> None:
         """
@@ -114,6 +123,40 @@ class SessionStoreContractMixin(_Base):
         third = await self.claim(store)
         assert third.previous is not None
         self.assertEqual((third.previous.linkEpoch, third.previous.connected), (second.linkEpoch, True))
+
+    async def test_releaseTwice(self) -> None:
+        """
+        The latest stays the latest once it is released.
+        """
+        store = await self.startStore()
+        claim = await self.claim(store)
+        for _ in range(2):
+            self.assertTrue(await store.release(BOX, claim.linkEpoch, NOW))
+        self.assertFalse(await store.release(OTHER, claim.linkEpoch, NOW))
+
+    async def test_marksBeforeAClaim(self) -> None:
+        """
+        Marks need no claim, and make nobody an owner.
+        """
+        store = await self.startStore()
+        await store.commitMarks([])
+        await store.commitMarks([MarkUpdate(BOX, 0, 0, 0)])
+        self.assertEqual(await store.marks(BOX), (StreamMark(0, 0, 0),))
+        self.assertFalse(await store.release(BOX, 0, NOW))
+        self.assertEqual(await self.claim(store), Claim(NOW - EPOCH_2010_MS, None, (StreamMark(0, 0, 0),), None))
+
+    async def test_manyMarksAtOnce(self) -> None:
+        """
+        Calls that do not wait for each other merge to what they would one after the other.
+        """
+        store = await self.startStore()
+        calls = [store.commitMarks([MarkUpdate(BOX, n % 4, n * 37 % 101, n * 53 % 97)]) for n in range(100)]
+        await gatherResults(calls)
+        wanted = [
+            StreamMark(stream, max(n * 37 % 101 for n in numbers), max(n * 53 % 97 for n in numbers))
+            for stream, numbers in ((stream, range(stream, 100, 4)) for stream in range(4))
+        ]
+        self.assertEqual(list(await store.marks(BOX)), wanted)
 
     async def test_marksAreMergedByMaximum(self) -> None:
         """
@@ -178,6 +221,9 @@ class SessionStoreContractMixin(_Base):
         self.assertFalse(await store.saveMqtt(BOX, first.linkEpoch, MqttSession((("i", 0),))))
         self.assertFalse(await store.saveMqtt(OTHER, 1, MqttSession()))
         self.assertTrue(await store.saveMqtt(BOX, second.linkEpoch, MqttSession()))
+        self.assertTrue(await store.release(BOX, second.linkEpoch, NOW))
+        self.assertTrue(await store.saveMqtt(BOX, second.linkEpoch, MqttSession((("i", 0),))))
+        self.assertEqual((await self.claim(store)).mqtt, MqttSession((("i", 0),)))
 
     async def test_workersAreTheirInstances(self) -> None:
         """
@@ -188,6 +234,8 @@ class SessionStoreContractMixin(_Base):
         self.assertEqual(len(set(numbers)), 10)
         self.assertTrue(all(0 <= number < 16_384 for number in numbers))
         self.assertEqual(await store.leaseWorker("host-3@2"), numbers[3])
+        self.assertEqual(await store.leaseWorker("host-3@2"), numbers[3])
+        self.assertNotIn(await store.leaseWorker("with@sign@1"), numbers)
 
 
 class DurableSessionStoreContractMixin(SessionStoreContractMixin):

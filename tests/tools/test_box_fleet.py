@@ -412,8 +412,10 @@ class BadNetworkTests(FleetCase):
             self.assertEqual(sums.connects, 1 + sums.ackTimeouts)
             self.assertEqual(len(self.gateway.links), 0)
             self.assertAllTaken(1, 50)
-            # At QoS 1 each one is a copy to the gateway; at QoS 2 the packet id tells that it was there.
-            self.assertEqual(self.gateway.duplicates, sums.resent if qos == 1 else 0)
+            # Each one that goes out again was there; at QoS 2 a kept packet id may tell so before its index does.
+            self.assertGreater(sums.resent, 0)
+            self.assertTrue(qos == 2 or self.gateway.duplicates == sums.resent)
+            self.assertLessEqual(self.gateway.duplicates, sums.resent)
 
     def test_loseAcksIndex(self) -> None:
         """

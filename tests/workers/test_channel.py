@@ -575,6 +575,21 @@ class HandOverTests(SupervisorCase):
         self.assertEqual(second.take(), [])
         self.assertIs(self.worker(1).state, WorkerState.running)
 
+    def test_answerToAnother(self) -> None:
+        """
+        The answer to a dead asker does not reach the one that was started in its place, which numbers anew.
+        """
+        [first, second] = self.begin()
+        second.take()
+        self.ask(first, self.worker(1), 1)
+        first.end(1)
+        self.reactor.advance(0.1)
+        [question] = second.take()
+        again = self.latest(0)
+        again.take()
+        second.say("answer", id=question["id"], marks=[[9, 9, 9]])
+        self.assertEqual(again.take(), [])
+
     def test_whileStopping(self) -> None:
         """
         One that drains is still asked: it may have the box's tracks in flight.

@@ -1,0 +1,62 @@
+"""
+Tests for L{binaryserver.session.memorystore}; the contract is run over it in L{tests.session.test_stores}.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given, settings
+from twisted.internet.testing import MemoryReactorClock
+from twisted.trial.unittest import SynchronousTestCase
+
+from binaryserver.errors import ConfigError, StoreError
+from binaryserver.plugins import BackEndContext
+from binaryserver.session.memorystore import MAX_WORKERS, MemorySessionStore, instanceOf
+from tests.session.model import ModelStore, Operation, operations, run
+
+
+class MemorySessionStoreTests(SynchronousTestCase):
+    """
+    What is its own.
+    """
+
+    def makeStore(self) -> MemorySessionStore:
+        """
+        A store.
+        """
+        return MemorySessionStore("memory:", BackEndContext(MemoryReactorClock(), "--sessions"))
+
+    @settings(deadline=None)
+    @given(operations)
+    def test_model(self, doing: list[Operation]) -> None:
+        """
+        Whatever is done in whatever order, it answers as plain dicts do.
+        """
+        store, model = self.makeStore(), ModelStore()
+        answers: Any = lambda name, *arguments: self.successResultOf(getattr(store, name)(*arguments))  # noqa: E731
+        self.assertEqual(run(doing, answers), run(doing, lambda name, *given: getattr(model, name)(*given)))
+
+    def test_everyNumberTaken(self) -> None:
+        """
+        A number is not given twice; those who had one keep it.
+        """
+        store = self.makeStore()
+        leased = {self.successResultOf(store.leaseWorker(f"host-{n}@1")) for n in range(MAX_WORKERS)}
+        self.assertEqual(leased, set(range(MAX_WORKERS)))
+        self.failureResultOf(store.leaseWorker("one-more@1"), StoreError)
+        self.assertEqual(self.successResultOf(store.leaseWorker("host-7@2")), 7)
+
+    def test_instanceOf(self) -> None:
+        """
+        What stands before the last sign; all of it where there is none.
+        """
+        self.assertEqual([instanceOf(one) for one in ("a@1", "a@b@1", "a")], ["a", "a@b", "a"])
+
+    def test_takesNoValue(self) -> None:
+        """
+        C{memory:} names no place.
+        """
+        context = BackEndContext(MemoryReactorClock(), "--sessions")
+        error = self.assertRaises(ConfigError, MemorySessionStore, "memory:x", context)
+        self.assertTrue(str(error).startswith("--sessions: "), str(error))

@@ -1,0 +1,293 @@
+"""
+Tests for L{binaryserver.session.sqlitestore}; the contract is run over it in L{tests.session.test_stores}.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from hypothesis import given, settings
+from twisted.internet import reactor as globalReactor
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from binaryserver.errors import ConfigError, StoreError, StoreUnavailable
+from binaryserver.model import BoxKey, Claim, MarkUpdate, MqttSession, StreamMark
+from binaryserver.plugins import BackEndContext
+from binaryserver.session import sqlitestore
+from binaryserver.session.memorystore import MAX_WORKERS
+from binaryserver.session.sqlitestore import SqliteSessionStore
+from tests.session.contract import BOX, NOW
+from tests.session.model import Answer, ModelStore, Operation, operations, run
+
+reactor: Any = globalReactor
+
+WRITER = """
+import sys
+from twisted.internet import reactor
+from binaryserver.model import BoxKey, MarkUpdate
+from binaryserver.plugins import BackEndContext
+from binaryserver.session.sqlitestore import SqliteSessionStore
+
+store = SqliteSessionStore("sqlite:" + sys.argv[1], BackEndContext(reactor, "--sessions"))
+box = BoxKey("acme", "box-1")
+
+def mark(number):
+    def written(_):
+        print("mark", number, flush=True)
+        mark(number + 1)
+    store.commitMarks([MarkUpdate(box, 7, number, 0)]).addCallback(written)
+
+def claim():
+    def claimed(claim):
+        print("epoch", claim.linkEpoch, flush=True)
+        claim_()
+    def claim_():
+        store.claim(box, sys.argv[2] + "@1", "md30", "192.0.2.1", 0, False).addCallback(claimed)
+    claim_()
+
+def lease(_):
+    def leased(number):
+        print("worker", number, flush=True)
+        mark(1)
+        claim()
+    store.leaseWorker(sys.argv[2] + "@1").addCallback(leased)
+
+store.start().addCallback(lease)
+reactor.run()
+"""
+
+
+class SqliteSessionStoreTests(TestCase):
+    """
+    What is its own.
+    """
+
+    timeout = 60
+
+    def setUp(self) -> None:
+        """
+        A file of its own.
+        """
+        self.path = os.path.abspath(self.mktemp())
+
+    async def startStore(self, startTimeout: float = 15.0) -> SqliteSessionStore:
+        """
+        A started store; stopped at the end of the test.
+        """
+        context = BackEndContext(reactor, "--sessions", startTimeout=startTimeout)
+        store = SqliteSessionStore(f"sqlite:{self.path}", context)
+        self.addCleanup(store.stop)
+        await store.start()
+        return store
+
+    async def errorOf(self, deferred: Deferred[Any], kind: type[Exception]) -> Exception:
+        """
+        What a Deferred fails with.
+        """
+        error: Any = self.assertFailure(deferred, kind)
+        return await error  # type: ignore[no-any-return]
+
+    async def test_killedProcessesLoseNothing(self) -> None:
+        """
+        What two processes on one file had been told before they were killed with -9 is there: marks, epochs that no two
+        links share, and worker numbers that no two instances share.
+        """
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", WRITER, self.path, name], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+            )
+            for name in ("a", "b")
+        ]
+        told: dict[bytes, list[int]] = {b"mark": [], b"epoch": [], b"worker": []}
+        for process in processes:
+            self.addCleanup(process.wait)
+            self.addCleanup(process.kill)
+            assert process.stdout is not None
+            self.addCleanup(process.stdout.close)
+        lines: list[bytes] = []
+        for process in processes:
+            assert process.stdout is not None
+            lines += [process.stdout.readline() for _ in range(200)]
+        for process in processes:
+            process.kill()
+        for process in processes:
+            assert process.stdout is not None
+            lines += [line for line in process.stdout.read().splitlines(True) if line.endswith(b"\\n")]
+        for line in lines:
+            kind, number = line.split()
+            told[kind].append(int(number))
+        self.assertEqual(sorted(told[b"worker"]), [0, 1])
+        self.assertEqual(len(told[b"epoch"]), len(set(told[b"epoch"])))
+        store = await self.startStore()
+        (mark,) = await store.marks(BOX)
+        self.assertGreaterEqual(mark.committed, max(told[b"mark"]))
+        claim = await store.claim(BOX, "c@1", "md30", "192.0.2.1", 0, False)
+        self.assertGreater(claim.linkEpoch, max(told[b"epoch"]))
+
+    async def test_emptiedStore(self) -> None:
+        """
+        Epochs grow on even after the file was lost, as time goes on.
+        """
+        store = await self.startStore()
+        first = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False)
+        await store.stop()
+        for name in Path(self.path).parent.glob(Path(self.path).name + "*"):
+            name.unlink()
+        again = await (await self.startStore()).claim(BOX, "a@1", "md30", "192.0.2.1", NOW + 1, False)
+        self.assertEqual((again.previous, again.linkEpoch), (None, first.linkEpoch + 1))
+
+    async def test_clockGoesBack(self) -> None:
+        """
+        The stream that was raised last is kept, whatever the clock says.
+        """
+        store = await self.startStore()
+        for stream in range(4):
+            await store.commitMarks([MarkUpdate(BOX, stream, 1, 0)])
+        now = time.time_ns
+        self.patch(time, "time_ns", lambda: now() - 3600 * 10**9)
+        await store.commitMarks([MarkUpdate(BOX, 99, 1, 0)])
+        self.assertEqual([mark.stream for mark in await store.marks(BOX)], [1, 2, 3, 99])
+
+    async def test_oneTransaction(self) -> None:
+        """
+        The marks of many boxes that wait are one commit.
+        """
+        store = await self.startStore()
+        thread = store._thread
+        begun: list[int] = []
+
+        def count(connection: sqlite3.Connection) -> None:
+            connection.set_trace_callback(lambda text: begun.append(1) if text.startswith("BEGIN") else None)
+
+        await thread.call(count)
+        boxes = [BoxKey("acme", str(number)) for number in range(400)]
+        await gatherResults([store.commitMarks([MarkUpdate(box, 1, 1, 1)]) for box in boxes])
+        self.assertLess(len(begun), 20)
+        self.assertEqual(await store.marks(boxes[399]), (StreamMark(1, 1, 1),))
+
+    async def test_locked(self) -> None:
+        """
+        Another process that keeps the file locked fails what is called, with a L{StoreError}, and later calls work.
+        """
+        store = await self.startStore(startTimeout=0.1)
+        lock = sqlite3.connect(self.path, isolation_level=None)
+        lock.execute("BEGIN IMMEDIATE")
+        error = await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 1)]), StoreError)
+        self.assertIn("locked", str(error))
+        other = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions", startTimeout=0.1))
+        self.assertIn("--sessions: ", str(await self.errorOf(other.start(), StoreUnavailable)))
+        lock.close()
+        await store.commitMarks([MarkUpdate(BOX, 1, 2, 1)])
+        self.assertEqual(await store.marks(BOX), (StreamMark(1, 2, 1),))
+
+    async def test_afterTheStop(self) -> None:
+        """
+        What comes after the stop fails; it does not wait for ever.
+        """
+        store = await self.startStore()
+        await store.leaseWorker("a@1")
+        await store.stop()
+        await self.errorOf(store.marks(BOX), StoreError)
+        await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 1)]), StoreError)
+
+    async def test_whatCannotBeKept(self) -> None:
+        """
+        A number of more than 64 bits, or a session that was spoilt, fails its call alone.
+        """
+        store = await self.startStore()
+        claim = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False)
+        await store.saveMqtt(BOX, claim.linkEpoch, MqttSession())
+        await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 2**63)]), StoreError)
+        await store._thread.call(lambda connection: connection.execute("UPDATE boxes SET mqtt = '[1' ").rowcount)
+        await self.errorOf(store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False), StoreError)
+        clean = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, True)
+        self.assertEqual(clean, Claim(claim.linkEpoch + 1, clean.previous, (), None))
+
+    async def test_leaseIsRenewed(self) -> None:
+        """
+        A store that runs says now and then that its worker lives, and no more once it is stopped.
+        """
+        self.patch(sqlitestore, "_RENEWAL", 0.05)
+        store = await self.startStore()
+        await store.leaseWorker("a@1")
+        await store._thread.call(lambda connection: connection.execute("UPDATE workers SET leased = 0").rowcount)
+        await deferLater(reactor, 0.3, lambda: None)
+        (leased,) = await store._thread.call(lambda c: c.execute("SELECT leased FROM workers").fetchone())
+        self.assertLess(time.time_ns() - leased, 10**10)
+
+    async def test_everyNumberTaken(self) -> None:
+        """
+        No live instance loses its number; one that was not renewed for a day does, the one longest away first.
+        """
+        store = await self.startStore()
+        now = time.time_ns()
+
+        def fill(connection: sqlite3.Connection) -> None:
+            connection.executemany(
+                "INSERT INTO workers VALUES (?, ?, ?)", [(f"host-{n}", n, now - n * 10**9) for n in range(MAX_WORKERS)]
+            )
+
+        await store._thread.call(fill)
+        error = await self.errorOf(store.leaseWorker("one-more@1"), StoreError)
+        self.assertIn("16384", str(error))
+        self.assertEqual(await store.leaseWorker("host-7@2"), 7)
+        self.patch(time, "time_ns", lambda: now + 86_400 * 10**9)
+        self.assertEqual(await store.leaseWorker("one-more@1"), MAX_WORKERS - 1)
+        self.assertEqual(await store.leaseWorker("another@1"), MAX_WORKERS - 2)
+
+    async def test_badFiles(self) -> None:
+        """
+        One line that names option, file and cause.
+        """
+        Path(self.path).write_bytes(b"this is no database, though it is long enough for one" * 100)
+        store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))
+        error = await self.errorOf(store.start(), ConfigError)
+        self.assertTrue(str(error).startswith(f"--sessions: {self.path}: "), str(error))
+        for spec in ("sqlite:", "sqlite:x?y=1"):
+            self.assertRaises(ConfigError, SqliteSessionStore, spec, BackEndContext(reactor, "--sessions"))
+
+
+class ModelTests(SynchronousTestCase):
+    """
+    Against plain dicts.
+    """
+
+    def setUp(self) -> None:
+        """
+        A file for all examples, so that they need not wait for a disk.
+        """
+        self.connection = sqlite3.connect(":memory:", isolation_level=None)
+        self.addCleanup(self.connection.close)
+        self.connection.executescript(sqlitestore._SCHEMA)
+
+    @settings(deadline=None)
+    @given(operations)
+    def test_model(self, doing: list[Operation]) -> None:
+        """
+        Whatever is done in whatever order, the store answers as plain dicts do.
+        """
+        self.connection.executescript("DELETE FROM boxes; DELETE FROM marks")
+        store = SqliteSessionStore("sqlite:unused", BackEndContext(reactor, "--sessions"))
+        answer: Answer = None
+
+        def call(job: Any, *arguments: Any) -> Deferred[Any]:
+            nonlocal answer
+            answer = job(self.connection, *arguments)
+            return Deferred()
+
+        self.patch(store._thread, "call", call)
+
+        def answers(name: str, *arguments: Any) -> Answer:
+            getattr(store, name)(*arguments)
+            return answer
+
+        model = ModelStore()
+        self.assertEqual(run(doing, answers), run(doing, lambda name, *given: getattr(model, name)(*given)))
