@@ -129,6 +129,16 @@ class GatewayProcess:
         with urlopen(url, timeout=60) as answer:
             return [json.loads(line) for line in answer]
 
+    def awaitTracks(self, count: int) -> None:
+        """
+        Wait until that many tracks have arrived.
+        """
+        deadline = time.monotonic() + _READY
+        while len(self.tail()) < count:
+            if time.monotonic() > deadline:
+                raise AssertionError("no tracks arrive")
+            time.sleep(0.1)
+
     def rss(self) -> int:
         """
         Resident memory, bytes.

@@ -2,7 +2,8 @@
 Topic names and topic filters [MQTT-4.7].
 
 Both are UTF-8 strings of levels parted by C{/}. Names stand in PUBLISH and in the will, filters in SUBSCRIBE and
-UNSUBSCRIBE. Their length is told in two bytes, so that none is longer than 65,535 [MQTT-4.7.3-3]. Nothing is normalized anywhere: levels are equal when their characters are [MQTT-4.7.3-4].
+UNSUBSCRIBE. Their length is told in two bytes, so that none has more than 65,535 [MQTT-4.7.3-3]. Nothing is normalized
+anywhere: levels are equal when their characters are [MQTT-4.7.3-4].
 """
 
 from __future__ import annotations

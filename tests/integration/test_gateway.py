@@ -81,8 +81,8 @@ class GatewayTests(SynchronousTestCase):
         """
         gateway = self.gateway()
         boxes = startBoxes(gateway.port, *FLEET)
-        for _ in range(2):
-            time.sleep(0.8)
+        for count in (400, 1500):
+            gateway.awaitTracks(count)
             gateway.kill9()
             gateway.start()
         sums = boxesEnd(boxes)
@@ -95,7 +95,7 @@ class GatewayTests(SynchronousTestCase):
         """
         gateway = self.gateway()
         boxes = startBoxes(gateway.port, *FLEET)
-        time.sleep(0.8)
+        gateway.awaitTracks(400)
         self.assertEqual(gateway.terminate(), 0)
         gateway.start()
         boxesEnd(boxes)
@@ -112,7 +112,7 @@ class GatewayTests(SynchronousTestCase):
         children = Path(f"/proc/{gateway.pid}/task/{gateway.pid}/children").read_text().split()
         self.assertEqual(len(children), 2)
         boxes = startBoxes(gateway.port, *FLEET, "--cut-every=0.7")
-        time.sleep(1.0)
+        gateway.awaitTracks(400)
         os.kill(int(children[0]), signal.SIGKILL)
         boxesEnd(boxes)
         events = gateway.tail()

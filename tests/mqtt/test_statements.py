@@ -215,9 +215,10 @@ class PublishTests(SynchronousTestCase):
         world = World()
         box = connecting(world)
         payload = b'{"tracks": [{"recorded_at": 1790000000000}]}'
-        box.send(packets.encodePublish(f"boxes/{ASSET}/tracks/json", payload, 1, 1) + packets.DISCONNECT)
-        box.lose()
+        box.send(packets.encodePublish(f"boxes/{ASSET}/tracks/json", payload, 1, 1))
         self.assertEqual(answers(box), [Connack(False, 0), Puback(1)])
+        box.send(packets.DISCONNECT)
+        box.lose()
         self.assertEqual(len(world.bus.events("tracks")), 1)
 
     def test_notAuthorized(self) -> None:
