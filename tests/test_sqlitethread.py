@@ -5,7 +5,11 @@ Tests for L{binaryserver.sqlitethread}.
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -20,6 +24,25 @@ from binaryserver.errors import BusError, BusUnavailable, ConfigError
 from binaryserver.sqlitethread import SqliteThread
 
 reactor: Any = globalReactor
+
+READ_ONLY = """
+import os, sys
+from twisted.internet.defer import Deferred
+from twisted.internet.task import react
+from binaryserver.errors import BusUnavailable, ConfigError
+from binaryserver.sqlitethread import SqliteThread
+
+async def main(reactor):
+    # For root nothing is unwritable.
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+    try:
+        await SqliteThread(reactor, "--bus", sys.argv[1], "", BusUnavailable, 5, 5).start()
+    except ConfigError as error:
+        print(error)
+
+react(lambda reactor: Deferred.fromCoroutine(main(reactor)))
+"""
 
 SCHEMA = "CREATE TABLE IF NOT EXISTS numbers (number INTEGER PRIMARY KEY) WITHOUT ROWID"
 
@@ -195,6 +218,30 @@ class SqliteThreadTests(TestCase):
         lock.execute("BEGIN IMMEDIATE")
         error = await self.errorOf(self.makeThread(startTimeout=0.1).start(), BusUnavailable)
         self.assertEqual(str(error), f"--bus: {self.path}: another process keeps it locked")
+
+    async def test_unwritable(self) -> None:
+        """
+        A file that may be read but not written is told at the start, not by the first commit.
+        """
+        # Not trial's own folder, which another user may not even pass through.
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        os.chmod(folder, 0o755)
+        self.path = os.path.join(folder, "file")
+        thread = self.makeThread()
+        await thread.start()
+        # The log's shared memory is there and may be written: without it not even reading works, which is told anyway.
+        os.chmod(self.path, 0o444)
+        for name in ("-wal", "-shm"):
+            os.chmod(self.path + name, 0o666)
+        process = subprocess.run(
+            [sys.executable, "-c", READ_ONLY, self.path],
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[1],
+            timeout=25,
+            check=False,
+        )
+        self.assertEqual(process.stdout.decode(), f"--bus: {self.path}: attempt to write a readonly database\n")
 
     async def test_cannotBeOpened(self) -> None:
         """

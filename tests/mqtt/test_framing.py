@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -92,6 +92,7 @@ class SplitTests(SynchronousTestCase):
         self.assertEqual(len(Framing(FROM_CLIENT, MAX).feed(bytes.fromhex("c0 808080 00"))), 1)
         self.assertEqual(len(Framing(FROM_CLIENT, MAX).feed(bytes.fromhex("40 8200 0001"))), 1)
 
+    @settings(deadline=None)
     @given(st.lists(AFTER_CONNECT, max_size=8), st.data())
     def test_anyChunks(self, sent: list[Packet], data: st.DataObject) -> None:
         """

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.errors import MalformedPacket, PacketTooLarge, PeerError, ProtocolViolation
@@ -92,6 +92,7 @@ class TableTests(SynchronousTestCase):
                 assert isinstance(got, Broken), (text, got)
                 self.assertIsInstance(got.error, MalformedPacket)
 
+    @settings(deadline=None)
     @given(CONNECTS | AFTER_CONNECT)
     def test_clientRoundTrip(self, packet: Packet) -> None:
         """
@@ -99,6 +100,7 @@ class TableTests(SynchronousTestCase):
         """
         self.assertEqual(read(encode(packet)), [packet])
 
+    @settings(deadline=None)
     @given(SERVED)
     def test_serverRoundTrip(self, packet: Packet) -> None:
         """

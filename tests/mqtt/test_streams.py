@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from random import Random
 from typing import Final
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -85,6 +85,7 @@ class StreamTests(SynchronousTestCase):
     Properties of streams.
     """
 
+    @settings(deadline=None)
     @given(st.binary(max_size=400), CHUNKS, st.booleans())
     def test_anyBytes(self, stream: bytes, sizes: list[int], isOpen: bool) -> None:
         """
@@ -93,6 +94,7 @@ class StreamTests(SynchronousTestCase):
         connection = opened(maxPacket=MAX) if isOpen else Connection(0.0, MAX)
         run(self, connection, chunked(stream, sizes))
 
+    @settings(deadline=None)
     @given(st.lists(AFTER_CONNECT, max_size=20), CHUNKS)
     def test_commitsAtAnyTime(self, sent: list[Packet], sizes: list[int]) -> None:
         """
@@ -101,6 +103,7 @@ class StreamTests(SynchronousTestCase):
         stream = packets.encodeConnect("box") + b"".join(map(encode, sent))
         run(self, Connection(0.0, MAX), chunked(stream, sizes), commits=True)
 
+    @settings(deadline=None)
     @given(st.lists(AFTER_CONNECT, max_size=10), CHUNKS, st.data())
     def test_chunksDoNotMatter(self, sent: list[Packet], sizes: list[int], data: st.DataObject) -> None:
         """
@@ -113,6 +116,7 @@ class StreamTests(SynchronousTestCase):
         self.assertEqual(run(self, Connection(0.0, MAX), chunked(bytes(stream), sizes)), whole)
         self.assertEqual(run(self, Connection(0.0, MAX), chunked(bytes(stream), [1] * len(stream))), whole)
 
+    @settings(deadline=None)
     @given(st.binary(max_size=300), CHUNKS)
     def test_clientSide(self, stream: bytes, sizes: list[int]) -> None:
         """

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -157,6 +157,7 @@ class MatchTests(SynchronousTestCase):
         self.assertFalse(matches("a//b", "a/b"))
         self.assertFalse(matches("\ufefft", "t"))
 
+    @settings(deadline=None)
     @given(FILTERS, NAMES)
     def test_asARegularExpression(self, topicFilter: str, topic: str) -> None:
         """
@@ -171,6 +172,7 @@ class MatchTests(SynchronousTestCase):
             expected = False
         self.assertIs(matches(checkFilter(topicFilter), topic), expected)
 
+    @settings(deadline=None)
     @given(NAMES)
     def test_itself(self, topic: str) -> None:
         """
@@ -214,6 +216,7 @@ class TopicNamesTests(SynchronousTestCase):
         self.assertEqual(len(names), before)
         self.assertEqual(names[b"t"], "t")
 
+    @settings(deadline=None)
     @given(st.binary(max_size=20))
     def test_asUnremembered(self, raw: bytes) -> None:
         """

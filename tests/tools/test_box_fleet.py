@@ -494,18 +494,22 @@ class BadNetworkTests(FleetCase):
 
     def test_silentGateway(self) -> None:
         """
-        A gateway that accepts and says nothing is given up after half a minute, and tried again.
+        A gateway that accepts and says nothing is given up after half a minute, and tried again; a person is told why.
         """
+        events: list[LogEvent] = []
+        self.patch(Fleet, "log", Logger(observer=events.append))  # type: ignore[arg-type]
         fleet = self.fleet()
         self.gateway.deaf = True
-        for pump in self.reactor.pumps:
-            pump.server.asset = "deaf"
         fleet.start()
         self.reactor.pumps[0].server.asset = "deaf"
         self.reactor.run(29)
         self.assertEqual((self.reactor.attempts, fleet.boxes[0].state), (1, BoxState.awaitingConnack))
         self.reactor.run(4)
-        self.assertEqual(self.reactor.attempts, 2)
+        self.assertEqual((self.reactor.attempts, fleet.sums.lostLinks), (2, 1))
+        self.assertEqual(
+            [formatEvent(event) for event in events],
+            ["box-1: lost the link while waiting for the answer to its CONNECT: it did not come within 30 s"],
+        )
 
 
 class GatewayFaultTests(FleetCase):
@@ -589,11 +593,17 @@ class GatewayFaultTests(FleetCase):
 
     def test_otherStream(self) -> None:
         """
-        The index of another stream drops nothing.
+        The index of another stream drops nothing, and moves no number.
         """
         self.gateway.marks["box-1", 5] = 1000
-        sums = self.successResultOf(self.start(self.fleet(tracks=3)))
-        self.assertEqual((sums.ackedByIndex, sums.pubacked), (0, 3))
+        self.gateway.losing = self.gateway.holding = True
+        done = self.start(self.fleet(tracks=3))
+        self.gateway.losing = self.gateway.holding = False
+        self.gateway.links[0].drop()
+        self.reactor.run(2)
+        sums = self.successResultOf(done)
+        self.assertEqual((sums.resent, sums.ackedByIndex, sums.pubacked), (3, 0, 3))
+        self.assertAllTaken(1, 3)
 
     def test_brokenPackets(self) -> None:
         """
