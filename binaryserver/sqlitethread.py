@@ -173,8 +173,10 @@ class SqliteThread:
             connection.execute(f"PRAGMA journal_size_limit = {_KEPT_WAL}")
             self._retry(lambda: connection.executescript(self._schema), self._startTimeout)
             if self._writes:
-                # A file that may only be read opens all the same, and would be found out by the first commit.
+                # A file that may only be read opens all the same, even a transaction begins: it takes a write to tell.
                 self._retry(lambda: connection.execute("BEGIN IMMEDIATE"), self._startTimeout)
+                (version,) = connection.execute("PRAGMA user_version").fetchone()
+                connection.execute(f"PRAGMA user_version = {version}")
                 connection.execute("COMMIT")
         except BaseException:
             connection.close()

@@ -169,8 +169,9 @@ class SqliteBus:
         late = BusError("the gateway stopped before it was committed")
         # One after the other: the last connection to close brings the write-ahead log into the file, and of two that
         # close at once neither is the last.
-        await self._reading.stop(min(_READING_END, self._context.stopTimeout), late)
-        await self._writer.stop(self._context.stopTimeout, late)
+        deadline = self._clock.seconds() + self._context.stopTimeout
+        await self._reading.stop(min(_READING_END, self._context.stopTimeout / 2), late)
+        await self._writer.stop(deadline - self._clock.seconds(), late)
 
     # Publishing.
 
