@@ -98,13 +98,14 @@ def serverFromString(
         if wrapped.credentials is not None or wrapped.proxied or rest.partition(":")[0].lower() == "ssl":
             raise EndpointError(f"{description!r}: haproxy: goes before tcp: only; for TLS write tls:...:proxy=yes")
         return replace(wrapped, proxied=True)
+    text = description
     if prefix.lower() in ("tcp", "tcp6") and ":backlog=" not in description:
         # Twisted's 50 makes boxes wait for a retransmission when a fleet comes back at once.
-        description = f"{description}:backlog={BACKLOG}"
+        text = f"{description}:backlog={BACKLOG}"
     if prefix.lower() == "tls":
-        description = f"{PLUGIN_PREFIX}:{rest}"
+        text = f"{PLUGIN_PREFIX}:{rest}"
     try:
-        endpoint = endpoints.serverFromString(reactor, description)
+        endpoint = endpoints.serverFromString(reactor, text)
     except (ValueError, TypeError, KeyError, OSError, SSL.Error) as error:
         raise EndpointError(f"{description!r} is no endpoint string: {opensslReason(error)}") from error
     if not isinstance(endpoint, ServerEndpoint):
