@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import threading
 import time
@@ -14,6 +15,7 @@ from typing import Any
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from binaryserver.proto.md30_pb2 import IndexNotice, Message, TrackBatch
+from tests.certificates import Authority, replaceFile
 from tests.gatewayprocess import GatewayProcess
 from tests.harness import batch
 from tests.services import requireProgram
@@ -257,3 +259,50 @@ class AiomqttTests(InteropTestCase):
 
         self.assertEqual(asyncio.run(box()), [14])
         self.assertEqual(len(TrackBatch.FromString(batch(10, 5)).tracks), len(self.published()))
+
+
+class TlsTests(SynchronousTestCase):
+    """
+    paho-mqtt over TLS, with and without a client certificate.
+    """
+
+    def test_certificate(self) -> None:
+        """
+        A box proves by its certificate who it is: account and asset come from there, and another client id is refused.
+        """
+        try:
+            from paho.mqtt.client import Client
+            from paho.mqtt.enums import CallbackAPIVersion
+        except ImportError:
+            raise SkipTest("paho-mqtt is missing: make test installs it") from None
+        folder = os.path.abspath(self.mktemp())
+        os.mkdir(folder)
+        authority = Authority()
+        certificate, key = authority.issueServer().write(folder, "server")
+        boxCertificate, boxKey = authority.issueClient("box-7", "acme").write(folder, "box")
+        ca = os.path.join(folder, "ca.pem")
+        replaceFile(ca, authority.certificatePem())
+        gateway = GatewayProcess(md30=f"tls:{{port}}:interface=127.0.0.1:cert={certificate}:key={key}:clientca={ca}")
+        self.addCleanup(gateway.close)
+        gateway.start()
+        for asset, isIn in (("box-7", True), ("box-8", False)):
+            client = Client(CallbackAPIVersion.VERSION2, asset)
+            client.tls_set(ca, boxCertificate, boxKey)
+            answers: list[bool] = []
+            arrived = threading.Event()
+
+            def connected(client: Any, userdata: Any, flag: Any, reason: Any, properties: object) -> None:
+                userdata[0].append(not reason.is_failure)
+                userdata[1].set()
+
+            client.user_data_set((answers, arrived))
+            client.on_connect = connected
+            client.connect("127.0.0.1", gateway.port)
+            client.loop_start()
+            self.assertTrue(arrived.wait(10))
+            self.assertEqual(answers[0], isIn)
+            if isIn:
+                client.publish("t", batch(1), qos=1).wait_for_publish(10)
+            client.disconnect()
+            client.loop_stop()
+        self.assertEqual([(event["account"], event["asset"]) for event in gateway.tail()], [("acme", "box-7")])
