@@ -25,9 +25,10 @@ _CONFIG_TIMEOUT = 5.0
 
 def describeTopics(
     settings: KafkaSettings, context: BackEndContext, producer: Any, logger: logging.Logger
-) -> tuple[dict[str, int], list[str]]:
+) -> tuple[dict[str, int], int, list[str]]:
     """
-    The number of partitions of each topic of the context, and what an operator should be warned of.
+    The number of partitions of each topic of the context, the largest message (bytes) that all of them take, and what
+    an operator should be warned of.
 
     @raise BusUnavailable: nobody answers
     @raise ConfigError: a topic is missing
@@ -43,16 +44,19 @@ def describeTopics(
             f"binaryserver-ctl topics create --bus '{settings.spec}'",
         )
     partitions = {topic: len(metadata.topics[topic].partitions) for topic in context.topics}
-    return partitions, _weakTopics(settings, context, logger)
+    return partitions, *_topicSettings(settings, context, logger)
 
 
-def _weakTopics(settings: KafkaSettings, context: BackEndContext, logger: logging.Logger) -> list[str]:
+def _topicSettings(settings: KafkaSettings, context: BackEndContext, logger: logging.Logger) -> tuple[int, list[str]]:
     admin = _admin(settings, logger)
     resources = [ConfigResource(ResourceType.TOPIC, topic) for topic in context.topics]
     warnings = []
+    largest = settings.maxMessage
     for resource, answer in admin.describe_configs(resources, request_timeout=_CONFIG_TIMEOUT).items():
         try:
-            replicas = int(answer.result()["min.insync.replicas"].value)
+            values = answer.result()
+            replicas = int(values["min.insync.replicas"].value)
+            largest = min(largest, int(values["max.message.bytes"].value))
         except KafkaException as error:
             warnings.append(f"min.insync.replicas of {resource.name} could not be read: {error.args[0].str()}")
         else:
@@ -61,7 +65,7 @@ def _weakTopics(settings: KafkaSettings, context: BackEndContext, logger: loggin
                     f"topic {resource.name} has min.insync.replicas={replicas}: "
                     "one broker's loss can lose what was acked"
                 )
-    return warnings
+    return largest, warnings
 
 
 def makeTopics(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -57,7 +58,10 @@ class _Flush:
         self.topic = topic
         self.partition = partition
         self.records = records
-        self.size = sum([len(record.value) for record in records]) + len(records) * len(records[0].key)
+        # Near enough: keys and headers of a flush's records differ by a few bytes.
+        self.size = sum([len(record.value) for record in records]) + len(records) * recordSize(
+            records[0]._replace(value=b"")
+        )
         self.remaining = len(records)
         self.position = 0
         self.error: KafkaError | None = None
@@ -105,6 +109,8 @@ class KafkaBus:
         self._backlog: dict[tuple[str, int], deque[_Flush]] = {}
         self._poll: IDelayedCall | None = None
         self._fatal: KafkaError | None = None
+        # Counts the producers: an old one may still speak up.
+        self._generation = 0
         self._isStopping = False
         self._whenEmpty: Deferred[None] | None = None
         self._logger = _bridge(self.log)
@@ -123,10 +129,12 @@ class KafkaBus:
             self._producer = self._makeProducer(self._producerSettings())
         except KafkaException as error:
             raise ConfigError(self._context.option, error.args[0].str()) from error
-        partitions, warnings = await self._inThread(
+        partitions, largest, warnings = await self._inThread(
             describeTopics, self._settings, self._context, self._producer, self._logger
         )
         self._partitions = partitions
+        self.maxRecord = largest - _RECORD_OVERHEAD
+        self._surelyFits = self.maxRecord // 2
         for warning in warnings:
             self.log.warn("{text}", text=warning)
         # The producer asks for its id as soon as it has a broker, and tries again every half second: not to be waited
@@ -140,7 +148,7 @@ class KafkaBus:
     def _producerSettings(self) -> dict[str, Any]:
         return {
             **self._settings.producer(self._context.flushInterval),
-            "error_cb": self._errorReported,
+            "error_cb": partial(self._errorReported, self._generation),
             "logger": self._logger,
         }
 
@@ -276,8 +284,6 @@ class KafkaBus:
             error = flush.error
             if error is None:
                 flush.done.callback(None)
-            elif error.code() in (KafkaError.MSG_SIZE_TOO_LARGE, KafkaError.INVALID_RECORD):
-                flush.done.errback(RecordTooLarge(error.str()))
             else:
                 flush.done.errback(BusError(error.str()))
         self._checkEmpty()
@@ -301,8 +307,8 @@ class KafkaBus:
 
     # Failing.
 
-    def _errorReported(self, error: KafkaError) -> None:
-        if error.fatal():
+    def _errorReported(self, generation: int, error: KafkaError) -> None:
+        if error.fatal() and generation == self._generation:
             self._fatal = error
         else:
             self.log.warn("kafka: {error}", error=error.str())
@@ -314,6 +320,7 @@ class KafkaBus:
         fatal, self._fatal = self._fatal, None
         assert fatal is not None
         self.log.error("kafka producer failed, a new one is made: {error}", error=fatal.str())
+        self._generation += 1
         old, self._producer = self._producer, self._makeProducer(self._producerSettings())
         self._inThread(_destroy, old).addErrback(self._destroyFailed)
         self._failAll(BusError(f"the producer failed: {fatal.str()}"))

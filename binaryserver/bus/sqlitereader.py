@@ -24,6 +24,7 @@ _POLLS = 5
 
 # How many offsets one query goes through: topics that are asked for may be rare among the others.
 _STRIDE = 20_000
+_MOST_BYTES = 4_194_304
 _HEADER = Struct(">HI")
 
 
@@ -161,10 +162,18 @@ def _select(
     start = max(position, first - 1)
     until = min(last, start + _STRIDE)
     marks = ", ".join("?" * len(topics))
-    rows = connection.execute(
+    found = connection.execute(
         "SELECT offset, topic, partition, timestamp, key, value, headers FROM records "
         f"WHERE offset > ? AND offset <= ? AND topic IN ({marks}) ORDER BY offset LIMIT ?",
         (start, until, *topics, limit),
-    ).fetchall()
-    reached = rows[-1][0] if len(rows) == limit else until
+    )
+    rows, size = [], 0
+    isWhole = True
+    for row in found:
+        rows.append(row)
+        size += len(row[5])
+        if size > _MOST_BYTES:
+            isWhole = False
+            break
+    reached = until if isWhole and len(rows) < limit else rows[-1][0]
     return rows, reached, reached < last

@@ -8,7 +8,6 @@ an unbroken run of commits.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Container, Sequence
 from enum import Enum
 from typing import NamedTuple
@@ -85,7 +84,8 @@ class Stream:
         self.committed = self.taken = committed
         self.latest = self.takenLatest = latest
         self.failed = False
-        self._pending: deque[Taken] = deque()
+        # A list, not a deque, which keeps half a KiB for each idle box.
+        self._pending: list[Taken] = []
         self._waiting: list[Taken] = []
 
     @property
@@ -155,7 +155,7 @@ class Stream:
         run.outcome = True
         known: list[Taken] = []
         while pending and pending[0].outcome:
-            first = pending.popleft()
+            first = pending.pop(0)
             # Another owner may have come further meanwhile.
             self.committed = max(self.committed, first.lastIndex)
             if first.latest > self.latest:
@@ -183,7 +183,7 @@ class Stream:
         self.failed = True
         known = [*self._pending, *self._waiting]
         # Those behind it that the bus has told of already will not be told of again.
-        self._pending = deque(other for other in self._pending if other.outcome is None and other is not run)
+        self._pending = [other for other in self._pending if other.outcome is None and other is not run]
         self._waiting = []
         for other in known:
             other.outcome = False

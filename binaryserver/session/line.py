@@ -4,7 +4,6 @@ A link's line of acks, and why a link is not read (G7).
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from enum import Flag
 from random import random
@@ -56,7 +55,8 @@ class AckLine:
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
         self.pauses = Pause.none
-        self.inFlight: deque[Batch] = deque()
+        # A list, not a deque, which keeps half a KiB for each idle link.
+        self.inFlight: list[Batch] = []
         self._publishes = 0
         self._inFlightBytes = 0
         self._pausedSince: dict[Pause, float] = {}
@@ -207,7 +207,7 @@ class AckLine:
                 break
             if batch.qos == 2 and not self.mayAcknowledge(batch):
                 break
-            line.popleft()
+            line.pop(0)
             self._publishes -= len(batch.packetIds)
             self._inFlightBytes -= batch.size
             if batch.qos:
