@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 
 from twisted.python.usage import Options
@@ -133,13 +134,11 @@ Every setting there is.
 
 
 def _shown(default: Any) -> str:
-    return (
-        " ".join(default)
-        if isinstance(default, list)
-        else f"{default:g}"
-        if isinstance(default, float)
-        else str(default)
-    )
+    if isinstance(default, list):
+        return " ".join(default)
+    if isinstance(default, float):
+        return f"{default:g}"
+    return str(default) or "the host's name"
 
 
 class GatewayOptions(Options):
@@ -171,8 +170,7 @@ class GatewayOptions(Options):
 
     def opt_md30(self, endpoint: str) -> None:
         """
-        Listen for MD30 boxes on this endpoint (docs/endpoints.md); repeatable; off: do not. [default:
-        tcp:1883:interface=127.0.0.1]
+        Listen for MD30 boxes here; repeatable; off: do not. [default: tcp:1883:interface=127.0.0.1]
         """
         self._append("md30", endpoint)
 
@@ -223,5 +221,6 @@ class GatewayOptions(Options):
         known = {setting.name for setting in SETTINGS}
         for name in values:
             if name not in known:
-                raise ConfigError("--config", f"{path}: {name} is no setting")
+                near = get_close_matches(name, known, 1)
+                raise ConfigError("--config", f"{path}: {name} is no setting{f'; {near[0]} is' if near else ''}")
         return values

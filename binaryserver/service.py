@@ -241,8 +241,12 @@ class ListeningService(Component):
             return succeed(None)
 
         def failed(failure: Any) -> None:
-            failure.trap(CannotListenError)
-            raise ConfigError(self._option, f"{self._description}: {failure.value.socketError}") from failure.value
+            # A port beyond 65535 is an OverflowError, and a path that cannot be an OSError of its own.
+            failure.trap(CannotListenError, OSError, OverflowError)
+            error = failure.value
+            cause = error.socketError if isinstance(error, CannotListenError) else error
+            text = getattr(cause, "strerror", None) or cause
+            raise ConfigError(self._option, f"{self._description}: {text}") from error
 
         return listening.addCallbacks(bound, failed)
 

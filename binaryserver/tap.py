@@ -22,7 +22,7 @@ from twisted.python.failure import Failure
 from binaryserver.bus.topics import Topics
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
-from binaryserver.errors import BinaryServerError, ConfigError
+from binaryserver.errors import BinaryServerError, BusUnavailable, ConfigError, StoreUnavailable
 from binaryserver.gateway import Gateway, Limits
 from binaryserver.interfaces import (
     IBoxProtocol,
@@ -120,7 +120,7 @@ class _Run(Service):
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(BinaryServerError):
-            print(f"binaryserver: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
+            print(f"binaryserver: {_named(failure)}", file=sys.__stderr__, flush=True)
         else:
             log.failure("the start failed in an unforeseen way", failure)
             print(f"binaryserver: {failure.type}: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
@@ -133,6 +133,16 @@ class _Run(Service):
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(1)
+
+
+def _named(failure: Failure) -> str:
+    """
+    What made a start impossible, with the option that it is about.
+    """
+    text = failure.getErrorMessage()
+    options = {BusUnavailable: "--bus", StoreUnavailable: "--sessions"}
+    option = next((option for kind, option in options.items() if failure.check(kind)), "")
+    return text if text.startswith("--") or not option else f"{option}: {text}"
 
 
 def _context(reactor: Any, settings: Mapping[str, Any], option: str) -> BackEndContext:
@@ -257,6 +267,9 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     services = OrderedServices()
     BackEndService(built.bus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
     _http(reactor, settings, built.bus, services)
+    for description in _md30(settings):
+        if description.partition(":")[0].lower() == "unix":
+            raise ConfigError("--md30", f"{description}: unix: cannot be shared by --workers")
     listeners = [
         (
             description,

@@ -109,6 +109,7 @@ class KafkaBus:
         self._backlog: dict[tuple[str, int], deque[_Flush]] = {}
         self._poll: IDelayedCall | None = None
         self._fatal: KafkaError | None = None
+        self._lastError = KafkaError.NO_ERROR
         # Counts the producers: an old one may still speak up.
         self._generation = 0
         self._isStopping = False
@@ -283,6 +284,7 @@ class KafkaBus:
             self.pendingBytes -= flush.size
             error = flush.error
             if error is None:
+                self._lastError = KafkaError.NO_ERROR
                 flush.done.callback(None)
             else:
                 flush.done.errback(BusError(error.str()))
@@ -310,7 +312,9 @@ class KafkaBus:
     def _errorReported(self, generation: int, error: KafkaError) -> None:
         if error.fatal() and generation == self._generation:
             self._fatal = error
-        else:
+        elif error.code() != self._lastError and not self._isStopping:
+            # Once, not at each of librdkafka's attempts.
+            self._lastError = error.code()
             self.log.warn("kafka: {error}", error=error.str())
 
     def _rebuild(self) -> None:
@@ -406,8 +410,7 @@ class _Bridge(logging.Handler):
         """
         See L{logging.Handler.emit}.
         """
-        note = self._log.warn if record.levelno >= logging.ERROR else self._log.debug
-        note("librdkafka: {line}", line=record.getMessage())
+        self._log.debug("librdkafka: {line}", line=record.getMessage())
 
 
 def _bridge(log: Logger) -> logging.Logger:

@@ -261,7 +261,7 @@ class Md30Client(BoxLink):
             self._refuse(ConnectCode.SERVER_UNAVAILABLE, f"session store: {failure.getErrorMessage()}")
 
     def _refuse(self, code: ConnectCode, why: str) -> None:
-        self.log.info("CONNECT refused with {code}: {why}", code=code.value, why=why, peer=self.peer)
+        self.log.info("{peer}: CONNECT refused with {code}: {why}", code=code.value, why=why, peer=self.peer)
         self.gateway.counters.refusals += 1
         self._connection.refuse(code.value)
         self.end(Ending(Reason.authFailedAsset, why))

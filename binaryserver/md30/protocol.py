@@ -198,7 +198,9 @@ class Md30Link(Md30Client, Protocol):
         """
         error = event.error
         self.gateway.counters.violations += 1
-        self.log.info("link closed: {kind}: {error}", kind=type(error).__name__, error=str(error), peer=self.peer)
+        self.log.info(
+            "{peer}: link closed: {kind}: {error}", kind=type(error).__name__, error=str(error), peer=self.peer
+        )
         timedOut = isinstance(error, PeerTimeout)
         reason = Reason.networkActivityTimeout if timedOut else Reason.networkError
         ending = Ending(reason, str(error))

@@ -354,7 +354,12 @@ class BoxLink(AckLine):
         """
         Send data that cannot be taken to C{rejects}; the box gets its ack once it is there.
         """
-        self.log.info("data rejected: {code}", code=error.code, asset=self.box.key.asset, account=self.box.key.account)
+        self.log.info(
+            "data rejected: {code} ({account}/{asset})",
+            code=error.code,
+            asset=self.box.key.asset,
+            account=self.box.key.account,
+        )
         gateway = self.gateway
         gateway.counters.rejects += 1
         taken = self._batch(None, 0, 0, qos, (packetId,), 2 * len(payload))
@@ -371,6 +376,13 @@ class BoxLink(AckLine):
         @param ends: how many tracks there are up to the end of each payload
         """
         nowMs = self.gateway.nowMs()
+        self.log.info(
+            "{count} tracks rejected: {code} ({account}/{asset})",
+            count=len(refused),
+            code=refused[0].code,
+            asset=self.box.key.asset,
+            account=self.box.key.account,
+        )
         byPayload: dict[int, list[RefusedTrack]] = {}
         for one in refused:
             byPayload.setdefault(bisect_right(ends, one.position), []).append(one)

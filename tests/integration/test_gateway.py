@@ -181,6 +181,8 @@ class GatewayTests(SynchronousTestCase):
             ("--md30=tcp:0:interface=0.0.0.0", "open: lets anybody in"),
             ("--md30=tls:0:cert=/nowhere:key=/nowhere", "/nowhere"),
             ("--md30=nonsense", "nonsense"),
+            ("--md30=tcp:80000:interface=127.0.0.1", "port must be 0-65535"),
+            ("--md30=unix:/nowhere/x", "No such file or directory"),
             ("--http=tcp:0:interface=0.0.0.0", "must be on a loopback address"),
             ("--config=/nowhere", "/nowhere: No such file"),
         ):
