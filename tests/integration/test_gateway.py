@@ -61,7 +61,10 @@ class GatewayTests(SynchronousTestCase):
         sums = boxesEnd(startBoxes(gateway.port, "--boxes=10", "--tracks=200", "--batch=7"))
         self.assertEqual(sums["acked"], 2000)
         self.assertWhole(gateway.tail(), 10, 200)
-        presences = Counter(event["presence"]["type"] for event in gateway.tail("presences"))
+        presences = Counter[str]()
+        deadline = time.monotonic() + 10
+        while presences.total() < 20 and time.monotonic() < deadline:
+            presences = Counter(event["presence"]["type"] for event in gateway.tail("presences"))
         self.assertEqual(presences, {"PRESENCE_TYPE_CONNECT": 10, "PRESENCE_TYPE_DISCONNECT": 10})
         self.assertEqual(gateway.terminate(), 0)
 

@@ -192,11 +192,15 @@ class PahoTests(InteropTestCase):
         first.reconnect_delay_set(30, 60)
         first.connect("127.0.0.1", self.gateway.port)
         first.loop_start()
+        first.publish("t", batch(1), qos=1).wait_for_publish(10)
         second = self.client("box-1")
         second.connect("127.0.0.1", self.gateway.port)
         second.loop_start()
         self.assertTrue(gone.wait(10))
-        second.publish("t", batch(1), qos=1).wait_for_publish(10)
+        second.publish("t", batch(2), qos=1).wait_for_publish(10)
+        deadline = time.monotonic() + 10
+        while len(self.published("presences")) < 3 and time.monotonic() < deadline:
+            time.sleep(0.1)
         presences = [
             (event["presence"]["type"][14:], event["presence"]["reason"]) for event in self.published("presences")
         ]
