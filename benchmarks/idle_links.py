@@ -47,7 +47,7 @@ def measure(links: int, tls: bool) -> float:
     """
     with tempfile.TemporaryDirectory() as folder:
         port = freePort()
-        options = [f"--bus=sqlite:{folder}/bus.sqlite"]
+        options = [f"--bus=sqlite:{folder}/bus.sqlite", "--flush-interval=0.001"]
         context = None
         if tls:
             authority = Authority()
