@@ -7,6 +7,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Mapping
 from struct import Struct
+from struct import error as StructError
 from typing import Any
 
 from twisted.internet.defer import Deferred, succeed
@@ -31,14 +32,19 @@ _HEADER = Struct(">HI")
 def decodeHeaders(blob: bytes) -> tuple[tuple[str, bytes], ...]:
     """
     The opposite of L{binaryserver.bus.sqlitebus.encodeHeaders}.
+
+    @raise BusError: the blob is damaged
     """
     headers = []
     at = 0
-    while at < len(blob):
-        name, value = _HEADER.unpack_from(blob, at)
-        at += _HEADER.size
-        headers.append((blob[at : at + name].decode(), blob[at + name : at + name + value]))
-        at += name + value
+    try:
+        while at < len(blob):
+            name, value = _HEADER.unpack_from(blob, at)
+            at += _HEADER.size
+            headers.append((blob[at : at + name].decode(), blob[at + name : at + name + value]))
+            at += name + value
+    except (StructError, UnicodeDecodeError) as error:
+        raise BusError(f"the headers of a record are damaged: {error}") from error
     return tuple(headers)
 
 
@@ -101,14 +107,18 @@ class SqliteReader:
         if self._answer is None:
             return
         rows, position, isMore = found
+        try:
+            records = [
+                StoredRecord(self._topics[topic], place, offset, timestamp, key, value, decodeHeaders(headers))
+                for offset, topic, place, timestamp, key, value, headers in rows
+            ]
+        except BusError as error:
+            answer, self._answer = self._answer, None
+            answer.errback(error)
+            return
         self._position = max(self._position, position)
-        if rows:
-            self._fire(
-                [
-                    StoredRecord(self._topics[topic], place, offset, timestamp, key, value, decodeHeaders(headers))
-                    for offset, topic, place, timestamp, key, value, headers in rows
-                ]
-            )
+        if records:
+            self._fire(records)
         elif isMore:
             self._query()
         elif self._polls == _POLLS:
@@ -118,7 +128,7 @@ class SqliteReader:
             self._poll = self._clock.callLater(_POLL, self._query)
 
     def _failed(self, failure: Failure) -> None:
-        failure.trap(sqlite3.Error)
+        failure.trap(sqlite3.Error, BusError)
         if self._answer is not None:
             answer, self._answer = self._answer, None
             answer.errback(BusError(f"SQLite: {failure.getErrorMessage()}"))

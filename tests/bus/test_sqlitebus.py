@@ -424,6 +424,31 @@ class TrimmingTests(SynchronousTestCase):
         self.assertFalse(_deleteOld(self.connection, 10**6, 0))
 
 
+class DamageTests(TestCase):
+    """
+    A file that something else has written to.
+    """
+
+    timeout = 30
+
+    async def test_damagedHeaders(self) -> None:
+        """
+        A record whose headers are damaged fails the read, which does not wait for ever.
+        """
+        path = os.path.abspath(self.mktemp())
+        context = BackEndContext(reactor, "--bus", flushInterval=0.001, topics=("t",))
+        bus = SqliteBus(f"sqlite:{path}", context)
+        await bus.start()
+        self.addCleanup(bus.stop)
+        await bus.publish("t", 0, [record(1)])
+        with sqlite3.connect(path, timeout=5) as connection:
+            connection.execute("UPDATE records SET headers = x'0001'")
+        connection.close()
+        reader = await bus.openReader(("t",), True)
+        failing: Any = self.assertFailure(reader.read(10), BusError)
+        self.assertIn("damaged", str(await failing))
+
+
 class HeaderTests(SynchronousTestCase):
     """
     The blob of headers.
