@@ -43,7 +43,6 @@ class BoxLink(AckLine):
     envelope: Envelope
     protocolName: str
     _encoder: TrackEncoder
-    _connectionId: int
 
     def __init__(self, gateway: Gateway) -> None:
         AckLine.__init__(self, gateway)
@@ -57,8 +56,7 @@ class BoxLink(AckLine):
         The claim was answered: the box is here.
         """
         gateway = self.gateway
-        self._connectionId = gateway.ids.next()
-        self.envelope = Envelope(self.box.key, self._connectionId, self.linkEpoch, gateway.instance, protocol)
+        self.envelope = Envelope(self.box.key, gateway.ids.next(), self.linkEpoch, gateway.instance, protocol)
         self._encoder = TrackEncoder(self.envelope, gateway.labels(self.box.key.account), gateway.bus.maxRecord)
         self._announce(cloudnext_pb2.PRESENCE_TYPE_CONNECT)
 
@@ -230,13 +228,13 @@ class BoxLink(AckLine):
             try:
                 # A time that cannot be true says nothing of whether the track was seen.
                 plausible = [time if time <= latestTime else 0 for time in times]
-                stream = self._judge(number, first, plausible, qos, packetId, len(payload))
+                fresh = self._judge(number, first, plausible, qos, packetId, len(payload))
             except RejectedData as error:
                 self.reject(source, error, payload, qos, packetId)
                 return
-            if stream is None:
+            if fresh is None:
                 return
-            _, skip, missing = stream.judge(first, plausible)
+            stream, skip, missing = fresh
         else:
             first, self._unindexed = self._unindexed, self._unindexed + count
             counters.unindexed += count
@@ -244,11 +242,12 @@ class BoxLink(AckLine):
 
     def _judge(
         self, number: int, first: int, times: Sequence[int], qos: int, packetId: int, size: int
-    ) -> Stream | None:
+    ) -> tuple[Stream, int, int] | None:
         """
         Deal with a run of indices that is not fresh.
 
-        @return: the stream, if the run is fresh; L{None}: it is dealt with
+        @return: of a fresh run the stream, how many at its beginning to skip, and how many are missing before it;
+            L{None}: it is dealt with
         @raise RejectedData: it cannot be true
         """
         count = len(times)
@@ -260,7 +259,7 @@ class BoxLink(AckLine):
         if verdict is Verdict.fresh:
             counters.holes += missing > 0
             counters.duplicates += skip
-            return stream
+            return stream, skip, missing
         if verdict is Verdict.jump:
             raise RejectedData("INDEX_JUMP", f"index {first} after {stream.taken} is too far ahead")
         if verdict is Verdict.lateDuplicate:
@@ -330,11 +329,10 @@ class BoxLink(AckLine):
             stream = None
             missing = 0
             if message.stream:
-                times = (recordedAt,)
-                stream = self._judge(message.stream, message.index, times, qos, packetId, len(payload))
-                if stream is None:
+                fresh = self._judge(message.stream, message.index, (recordedAt,), qos, packetId, len(payload))
+                if fresh is None:
                     return True
-                missing = stream.judge(message.index, times).missing
+                stream, _, missing = fresh
         except RejectedData as error:
             self.reject(source, error, payload, qos, packetId)
             return True
