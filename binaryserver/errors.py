@@ -106,7 +106,13 @@ class StoreError(LocalError):
 
 class StoreUnavailable(StoreError):
     """
-    The session store cannot be reached.
+    The session store cannot be reached. Whether what was asked of it is done is not known.
+    """
+
+
+class StoreNotAsked(StoreUnavailable):
+    """
+    The session store cannot be reached, and was not asked: nothing is done.
     """
 
 

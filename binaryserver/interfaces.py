@@ -6,13 +6,30 @@ Everything that may wait gives a Deferred. Nothing here may block the reactor's 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from zope.interface import Attribute, Interface
 
-from binaryserver.model import BoxKey, Claim, MarkUpdate, MqttSession, Record, StoredRecord, StreamMark
+from binaryserver.model import (
+    BoxKey,
+    Claim,
+    DownlinkMessage,
+    LinkState,
+    MailboxEntry,
+    MailboxLimits,
+    MarkUpdate,
+    MqttSession,
+    Orphan,
+    Progress,
+    Put,
+    Record,
+    Renewal,
+    StoredRecord,
+    StreamMark,
+    Take,
+)
 
 if TYPE_CHECKING:
     from twisted.internet.protocol import Factory
@@ -93,11 +110,47 @@ class IPeers(Interface):
     The other instances that share the session store.
     """
 
+    def start(inbox: IInbox) -> Deferred[None]:
+        """
+        Begin to hear what the others say. Fails with L{StoreUnavailable}.
+        """
+
+    def stop() -> Deferred[None]:
+        """
+        Hear and say no more. What was asked and is not answered yet never fires.
+        """
+
     def handOver(incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...] | None]:
         """
         Tell another instance that a box is ours as of C{linkEpoch}. Fires with its marks once it has closed its link
         and nothing of the box is in flight there any more; with L{None} once that incarnation is known to be dead. Does
         not time out by itself; can be cancelled.
+        """
+
+    def wake(incarnation: str, boxes: Sequence[BoxKey]) -> None:
+        """
+        Tell another instance that there is mail for boxes whose links it holds. May get lost.
+        """
+
+
+class IInbox(Interface):
+    """
+    What an instance does for its peers.
+    """
+
+    def handOver(box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
+        """
+        As L{IPeers.handOver}, at the instance that is asked.
+        """
+
+    def wake(boxes: Sequence[BoxKey]) -> None:
+        """
+        There is mail for these boxes.
+        """
+
+    def wakeAll() -> None:
+        """
+        Something that was to be heard may have been lost: there may be mail for any box.
         """
 
 
@@ -149,6 +202,40 @@ class IBus(Interface):
         Read topics back, from their first record or from their end as of now. Needs L{start}.
         """
 
+    def openConsumer(topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        Join a consumer group: each partition of the topics is read by one of its members at a time, from where the
+        group last committed, or from the first record if it never did. Needs L{start}. Fires once the consumer may be
+        read; its partitions may come later, and go when other members come.
+        """
+
+
+class IBusConsumer(Interface):
+    """
+    A member of a consumer group. Records of a partition come in order; after a change of the group, or a crash, those
+    not committed come again, to whichever member has the partition then.
+    """
+
+    def read(limit: int) -> Deferred[list[StoredRecord]]:
+        """
+        Fires with 1 to C{limit} records as soon as there are some, or with none after about half a second without.
+        One call at a time. Goes on by itself once a bus that was away is back; fails with L{BusError} when this
+        consumer is of no more use: close it, and open another.
+        """
+
+    def commit(offsets: Mapping[tuple[str, int], int]) -> Deferred[None]:
+        """
+        What stands before these offsets is done with: C{(topic, partition)} to the offset of the next record to read.
+        Fires once noted; durable within about a second, and with L{close}. Partitions that are another member's by now
+        are passed over. Fails with L{BusError}.
+        """
+
+    def close() -> Deferred[None]:
+        """
+        Leave the group, so that others need not wait for a timeout to take its partitions; what was committed is
+        durable then, if the bus can be reached. A L{read} under way fires with no records.
+        """
+
 
 class IBusReader(Interface):
     """
@@ -172,6 +259,11 @@ class IBusReader(Interface):
 class ISessionStore(Interface):
     """
     What is known of boxes beyond a link and beyond a process.
+
+    Each method is one atomic step for each box, message or incarnation named in it, whoever else calls at the same
+    time; those that take several cost one round trip. All but L{start} and L{peers} fail with L{StoreError}, of which
+    L{StoreUnavailable} says that the store cannot be reached: it is then not known whether the step was taken (of
+    L{StoreNotAsked} it is: not), and every method may be called again with the same arguments.
     """
 
     def start() -> Deferred[None]:
@@ -184,16 +276,59 @@ class ISessionStore(Interface):
         Write what was handed over, then release everything.
         """
 
-    def leaseWorker(incarnation: str) -> Deferred[int]:
+    def peers(incarnation: str) -> IPeers | None:
         """
-        Lease a worker number, 0 to 16383, that no other live incarnation has: the last 14 bits of ids.
+        How C{incarnation} reaches the other instances through this store; L{None}: this store offers no way.
         """
 
-    def claim(box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool) -> Deferred[Claim]:
-        """
-        Take a box for a new link, in one atomic step: read what is there, give the next link epoch
-        (C{max(last + 1, nowMs - EPOCH_2010_MS)}), make C{incarnation} its owner. C{clean} forgets the MQTT session.
+    # Incarnations.
 
+    def leaseWorker(incarnation: str, wanted: int | None = None) -> Deferred[int]:
+        """
+        Register an incarnation as alive and lease it a worker number, 0 to 16383, that no other live incarnation has:
+        the last 14 bits of ids. Also revives one that was declared dead. A number stays its instance's: a new
+        incarnation takes it over from the old one, which is dead from then on.
+
+        @param wanted: the number to give if it is free: the one that it had before the store lost its memory
+        """
+
+    def renew(incarnation: str) -> Deferred[Renewal]:
+        """
+        Say that it is alive. Anything but C{renewed} changes nothing.
+        """
+
+    def bury(leaseMs: int) -> Deferred[list[str]]:
+        """
+        Declare dead each incarnation that has not renewed for more than C{leaseMs}, by the store's own clock.
+
+        @return: fires with every incarnation that is dead (declared so now or before, or because a newer one of its
+            instance was registered) and still owns boxes that are C{connected}
+        """
+
+    def isDead(incarnation: str) -> Deferred[bool]:
+        """
+        Whether it was declared dead, or a newer incarnation of its instance was registered, or it gave its lease back.
+        Of one that it never heard of a store says that it is dead.
+        """
+
+    def resign(incarnation: str) -> Deferred[None]:
+        """
+        It ends, and holds no link any more: its lease is given back.
+        """
+
+    # Ownership.
+
+    def claim(
+        box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+    ) -> Deferred[Claim]:
+        """
+        Take a box for a new link: read what is there, give the next link epoch (C{max(last + 1, nowMs -
+        EPOCH_2010_MS)}), make C{incarnation} its owner, not listening yet. C{clean} forgets the MQTT session.
+
+        Called again with the C{attempt} of the box's latest claim, it changes nothing and answers with the same epoch
+        and the same previous owner: the first answer was lost, and whom to ask for the box's tracks must not be.
+
+        @param attempt: drawn for each link; a few characters of ASCII
         @param protocol: C{"md30"} or C{"md21"}
         @param peer: the peer's IP address
         """
@@ -202,6 +337,29 @@ class ISessionStore(Interface):
         """
         The link of that epoch is gone. Fires with whether it was still the box's latest; if not, nothing is changed.
         """
+
+    def restore(incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
+        """
+        Write again what an owner knows of its links: after the store lost its memory, or when others took it for dead.
+
+        @return: fires with, for each, whether it is (again) the box's latest link. If the store has a higher epoch for
+            the box, or the same one with another owner, it is not, and of that box only the marks are merged.
+        """
+
+    def adopt(dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+        """
+        Take over boxes that C{dead} still owns as C{connected}, to tell that they are gone; none, if C{dead} lives
+        (again, L{isDead}). Each gets its next link epoch and C{incarnation} as its owner, stays C{connected} and does
+        not listen. Whoever adopted a box tells, and then calls L{release}: if it dies before, another adopts the box
+        from it.
+        """
+
+    def accounts(asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        The accounts under which a box of that asset was ever claimed, in the order of their names.
+        """
+
+    # Tracks and MQTT.
 
     def commitMarks(marks: Sequence[MarkUpdate]) -> Deferred[None]:
         """
@@ -214,10 +372,59 @@ class ISessionStore(Interface):
         As in L{Claim.marks}.
         """
 
-    def saveMqtt(box: BoxKey, linkEpoch: int, session: MqttSession | None) -> Deferred[bool]:
+    def saveMqtt(box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """
-        Keep a box's MQTT session, or forget it (L{None}). Fires with whether it was written: not, when C{linkEpoch} is
-        not the box's latest.
+        Keep a box's MQTT session, or forget it (L{None}), and note whether it is subscribed to its downlink. Fires with
+        whether it was written: not, when C{linkEpoch} is not the box's latest.
+        """
+
+    # Mailboxes.
+
+    def putMessages(messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int) -> Deferred[list[Put]]:
+        """
+        Put messages into their boxes' mailboxes, in their order. One whose id stands in the mailbox, or is remembered
+        as finished, changes nothing. Some enter with their final status chosen, their payload left out: C{rejected}
+        (with L{DownlinkMessage.rejected} as its reason), C{expired} (its time is over), C{refused} with C{BOX_AWAY}
+        (C{noQueue}, and the box's owner is not connected, not listening, or known to be dead) or C{MAILBOX_FULL} (the
+        entries without a final status would be more than C{limits}).
+        """
+
+    def takeMessages(takes: Sequence[Take], nowMs: int) -> Deferred[list[list[MailboxEntry] | None]]:
+        """
+        Give what is to be sent next over a box's present link: entries behind C{after}, by their sequence, that the box
+        has not acked, whose final status is not chosen and whose time is not over; each is noted as attempted once
+        more. A C{noQueue} one that was never attempted is left out if the link came after it was put, or if it was put
+        more than L{NO_QUEUE_MS} ago.
+
+        @return: fires with a list for each; L{None}: C{linkEpoch} is not the box's latest, nothing was noted
+        """
+
+    def progressMessages(heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
+        """
+        Note what was heard of messages. Without C{Progress.final}: the box acked it; this chooses C{acked} unless
+        C{wantAck}. With it: this chooses that, unless one is chosen.
+
+        @return: fires with, for each, the entry as it stands now if this call changed it (C{deliveredAt} set for the
+            first time, or the final status chosen), else L{None}
+        """
+
+    def removeMessages(finished: Sequence[tuple[BoxKey, str]]) -> Deferred[None]:
+        """
+        The final statuses of these messages (by their ids) are published: their entries go, if their final status is
+        chosen; the ids are remembered until their expiry and a day more (L{REMEMBERED_MS}).
+        """
+
+    def dueMessages(nowMs: int, limit: int) -> Deferred[list[MailboxEntry]]:
+        """
+        What nobody has looked after: chooses C{expired} for entries whose time is over, and C{refused} with C{BOX_AWAY}
+        for C{noQueue} ones not attempted L{NO_QUEUE_MS} after they were put, and gives those, and entries whose final
+        status was chosen L{RETRY_MS} ago or longer and which are still there. Each that is given is not given again,
+        to whomever, for L{RETRY_MS}.
+        """
+
+    def mailbox(box: BoxKey) -> Deferred[list[MailboxEntry]]:
+        """
+        Everything that stands in a box's mailbox, by its sequence.
         """
 
 

@@ -7,6 +7,7 @@ Units are in the names or docstrings; times are Unix ms unless they are said to 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import NamedTuple
 
 EPOCH_2010_MS = 1_262_304_000_000
@@ -90,11 +91,13 @@ class Owner(NamedTuple):
     @ivar incarnation: C{INSTANCE@START}: one run of one gateway process
     @ivar linkEpoch: the epoch it got with its claim
     @ivar connected: it has not said since that the link is gone
+    @ivar seenAt: Unix ms, when that link was claimed or, once it is gone, when it ended
     """
 
     incarnation: str
     linkEpoch: int
     connected: bool
+    seenAt: int = 0
 
 
 class MqttSession(NamedTuple):
@@ -127,3 +130,172 @@ class Claim(NamedTuple):
 
 KEPT_STREAMS = 4
 """How many streams of a box are remembered (DESIGN 7)."""
+
+NO_QUEUE_MS = 2000
+"""A C{noQueue} message that was not sent by then never is: its box was lost meanwhile, or has no room."""
+
+RETRY_MS = 20_000
+"""How long whoever chose a final status has to publish it before others do."""
+
+REMEMBERED_MS = 86_400_000
+"""How long after its expiry the id of a finished message is known."""
+
+
+class Renewal(Enum):
+    """
+    What the session store says to an incarnation that renews its lease.
+    """
+
+    renewed = "it is known and alive"
+    unknown = "no such lease: the store lost its memory"
+    declaredDead = "another instance has declared it dead"
+
+
+class LinkState(NamedTuple):
+    """
+    What an owner knows of a box whose link it holds, to be written again.
+
+    @ivar isListening: the box is subscribed to its downlink
+    """
+
+    box: BoxKey
+    linkEpoch: int
+    protocol: str
+    peer: str
+    since: int
+    marks: tuple[StreamMark, ...]
+    mqtt: MqttSession | None
+    isListening: bool
+
+
+class Orphan(NamedTuple):
+    """
+    A box of a dead incarnation, taken over in order to tell that it is gone.
+
+    @ivar linkEpoch: the new one
+    @ivar lostEpoch: that of the link that died
+    """
+
+    box: BoxKey
+    linkEpoch: int
+    lostEpoch: int
+    protocol: str
+    peer: str
+
+
+class FinalStatus(Enum):
+    """
+    How a downlink message ends (G5).
+    """
+
+    acked = "acked"
+    refused = "refused"
+    expired = "expired"
+    rejected = "rejected"
+
+
+class Final(NamedTuple):
+    """
+    The final status of a downlink message, chosen once.
+
+    @ivar reason: a code of docs/downlink.md; empty: the status says it all
+    @ivar at: Unix ms, when it was chosen
+    """
+
+    status: FinalStatus
+    reason: str
+    at: int
+
+
+class DownlinkMessage(NamedTuple):
+    """
+    A message for a box, with what its sender left out filled in.
+
+    @ivar id: at most 128 bytes of UTF-8, unique for the box
+    @ivar expiresAt: Unix ms; never 0
+    @ivar queuedAt: Unix ms
+    @ivar rejected: why it can only be put with the final status C{rejected}; empty: it may be sent
+    """
+
+    box: BoxKey
+    id: str
+    channel: str
+    payload: bytes
+    correlationId: str
+    expiresAt: int
+    noQueue: bool
+    wantAck: bool
+    queuedAt: int
+    rejected: str = ""
+
+
+class MailboxEntry(NamedTuple):
+    """
+    A message in its box's mailbox, and how far it has come.
+
+    @ivar sequence: grows by one with each message of the box, from 1
+    @ivar attempts: how often it was taken to be sent
+    @ivar sentAt: Unix ms, of the latest attempt; 0: none
+    @ivar deliveredAt: Unix ms; 0: the box has not acked it
+    @ivar final: L{None} until it is chosen
+    """
+
+    message: DownlinkMessage
+    sequence: int
+    attempts: int = 0
+    sentAt: int = 0
+    deliveredAt: int = 0
+    final: Final | None = None
+
+
+class MailboxLimits(NamedTuple):
+    """
+    What a mailbox holds at most.
+
+    @ivar messages: how many
+    @ivar size: bytes of their payloads
+    """
+
+    messages: int
+    size: int
+
+
+class Put(NamedTuple):
+    """
+    What became of a message that was put.
+
+    @ivar entry: as it stands in the mailbox; L{None}: it was there before and is finished
+    @ivar isNew: it was not there before
+    @ivar listener: the incarnation that holds the link of the box, which is subscribed to its downlink; empty: none
+    """
+
+    entry: MailboxEntry | None
+    isNew: bool
+    listener: str
+
+
+class Take(NamedTuple):
+    """
+    An owner's wish for what stands in a box's mailbox.
+
+    @ivar after: the last sequence that this link was given; 0: nothing yet
+    @ivar limit: how many at most
+    """
+
+    box: BoxKey
+    linkEpoch: int
+    after: int
+    limit: int
+
+
+class Progress(NamedTuple):
+    """
+    What was heard of a message.
+
+    @ivar final: L{None}: the box has it, which is final unless its application is to answer
+    """
+
+    box: BoxKey
+    id: str
+    at: int
+    final: Final | None = None

@@ -22,6 +22,26 @@ _PATIENCE = 0.5
 _STEP = 0.1
 
 
+def storedRecord(message: Any) -> StoredRecord:
+    """
+    A record of confluent-kafka's as ours. Headers without a value get an empty one.
+    """
+    try:
+        headers = tuple((name, content or b"") for name, content in message.headers() or ())
+    except SystemError:
+        # The client's way of saying that a header's name is no UTF-8, each time that it is asked.
+        headers = ()
+    return StoredRecord(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.timestamp()[1],
+        message.key() or b"",
+        message.value() or b"",
+        headers,
+    )
+
+
 @implementer(IBusReader)
 class KafkaReader:
     """
@@ -129,16 +149,7 @@ class KafkaReader:
             place = (message.topic(), message.partition())
             error = message.error()
             if error is None:
-                records.append(
-                    StoredRecord(
-                        *place,
-                        message.offset(),
-                        message.timestamp()[1],
-                        message.key() or b"",
-                        message.value() or b"",
-                        tuple(message.headers() or ()),
-                    )
-                )
+                records.append(storedRecord(message))
                 reached = message.offset() + 1
             elif error.code() == KafkaError._PARTITION_EOF:
                 reached = message.offset()

@@ -27,6 +27,13 @@ _OURS = {
     "queue.buffering.max.ms": "it is --flush-interval",
     "partitioner": "records carry their partition",
     "statistics.interval.ms": "they are not read",
+    "group.id": "the gateway names its groups",
+    "partition.assignment.strategy": "it is always cooperative-sticky",
+    "heartbeat.interval.ms": "a member that leaves counts on that of the others",
+    "auto.offset.reset": "a group begins with the first record",
+    "enable.auto.commit": "what is done with is committed every second",
+    "enable.auto.offset.store": "only what is done with is committed",
+    "auto.commit.interval.ms": "what is done with is committed every second",
 }
 
 _DEFAULTS: dict[str, Any] = {

@@ -11,10 +11,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
+from operator import itemgetter
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
@@ -22,15 +23,22 @@ from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 from zope.interface import implementer
 
+from binaryserver.bus.kafka_consumer import KafkaConsumer
+from binaryserver.bus.kafka_flush import Flush
 from binaryserver.bus.kafka_reader import KafkaReader
 from binaryserver.bus.kafka_settings import KafkaSettings
 from binaryserver.bus.kafka_topics import describeTopics, makeTopics
 from binaryserver.bus.memorybus import recordSize
 from binaryserver.bus.partitioner import partition
 from binaryserver.errors import BusError, ConfigError, RecordTooLarge
-from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record
 from binaryserver.plugins import BackEndContext
+
+_value = itemgetter(1)
+
+# As a record's timestamp.
+_NOW = 0
 
 _POLL_BUSY = 0.004
 _POLL_IDLE = 0.25
@@ -39,44 +47,6 @@ _MAX_THREADS = 8
 
 # What a record carries beside key, value and headers.
 _RECORD_OVERHEAD = 1024
-
-
-class _Flush:
-    """
-    One call of C{publish}: counts its delivery reports.
-    """
-
-    __slots__ = ("_settled", "done", "error", "partition", "position", "records", "remaining", "size", "topic")
-
-    def __init__(
-        self,
-        topic: str,
-        partition: int,
-        records: Sequence[Record],
-        settled: Callable[[_Flush], None],
-    ) -> None:
-        self.topic = topic
-        self.partition = partition
-        self.records = records
-        # Near enough: keys and headers of a flush's records differ by a few bytes.
-        self.size = sum([len(record.value) for record in records]) + len(records) * recordSize(
-            records[0]._replace(value=b"")
-        )
-        self.remaining = len(records)
-        self.position = 0
-        self.error: KafkaError | None = None
-        self.done: Deferred[None] = Deferred()
-        self._settled = settled
-
-    def delivered(self, error: KafkaError | None, message: object) -> None:
-        """
-        The delivery report of one record.
-        """
-        if error is not None:
-            self.error = error
-        self.remaining -= 1
-        if not self.remaining:
-            self._settled(self)
 
 
 @implementer(IBus)
@@ -102,16 +72,19 @@ class KafkaBus:
         self.pendingBytes = 0
         self._producer: Any = None
         self._readers: set[KafkaReader] = set()
+        self._consumers: set[KafkaConsumer] = set()
         self._threads = ThreadPool(0, _MAX_THREADS, "kafka")
         self._partitions: dict[str, int] = {}
-        self._open: dict[_Flush, None] = {}
-        self._settledNow: list[_Flush] = []
-        self._backlog: dict[tuple[str, int], deque[_Flush]] = {}
+        self._open: dict[Flush, None] = {}
+        self._settledNow: list[Flush] = []
+        self._backlog: dict[tuple[str, int], deque[Flush]] = {}
         self._poll: IDelayedCall | None = None
         self._fatal: KafkaError | None = None
         self._lastError = KafkaError.NO_ERROR
         # Counts the producers: an old one may still speak up.
         self._generation = 0
+        # How long a record lingers, for sure: until then polls would find nothing.
+        self._quiet = context.flushInterval * 0.8
         self._isStopping = False
         self._whenEmpty: Deferred[None] | None = None
         self._logger = _bridge(self.log)
@@ -144,7 +117,7 @@ class KafkaBus:
         self._clock.callLater(_WARM_UP, warm.callback, None)
         await warm
         self._producer.poll(0)
-        self._schedule(_POLL_IDLE)
+        self._schedule()
 
     def _producerSettings(self) -> dict[str, Any]:
         return {
@@ -168,6 +141,7 @@ class KafkaBus:
         self._isStopping = True
         for reader in list(self._readers):
             await reader.close()
+        await gatherResults([consumer.close() for consumer in list(self._consumers)])
         if self._open:
             empty: Deferred[None] = Deferred()
             self._whenEmpty = empty
@@ -205,15 +179,19 @@ class KafkaBus:
             return fail(BusError(f"there is no partition {partition} of {topic}"))
         if not records:
             return succeed(None)
-        if max([len(record.value) for record in records]) > self._surelyFits:
+        size = sum(map(len, map(_value, records)))
+        if size > self._surelyFits and max(map(len, map(_value, records))) > self._surelyFits:
             largest = max(map(recordSize, records))
             if largest > self.maxRecord:
                 return fail(RecordTooLarge(f"a record has {largest} bytes, {self.maxRecord} at most"))
-        flush = _Flush(topic, partition, records, self._settledNow.append)
-        self.pendingBytes += flush.size
-        if not self._open:
-            self._schedule(_POLL_BUSY)
+        # Near enough: keys and headers of a flush's records differ by a few bytes.
+        size += len(records) * (recordSize(records[0]) - len(records[0].value))
+        pollAt = self._clock.seconds() + self._quiet
+        flush = Flush(topic, partition, records, size, pollAt, self._settledNow.append)
+        self.pendingBytes += size
         self._open[flush] = None
+        if len(self._open) == 1:
+            self._schedule()
         waiting = self._backlog.get((topic, partition))
         if waiting is not None:
             waiting.append(flush)
@@ -221,43 +199,50 @@ class KafkaBus:
             self._backlog[topic, partition] = deque([flush])
         return flush.done
 
-    def _produce(self, flush: _Flush) -> bool:
+    def _produce(self, flush: Flush) -> bool:
         """
         Hand a flush's records to librdkafka.
 
-        @return: whether all are; if not, its queue is full, and C{flush.position} says where to go on
+        @return: whether all are; if not, its queue is full, and C{flush.records} are what remains
         """
-        produce, delivered = self._producer.produce, flush.delivered
+        produce = self._producer.produce
+        report: Callable[..., object] = flush.noteError
         topic, partition = flush.topic, flush.partition
         records = flush.records
-        if flush.position:
-            records = records[flush.position :]
+        flush.records = ()
+        remaining = len(records)
         for key, value, headers in records:
+            if remaining == 1:
+                report = flush.delivered
             try:
-                # The client takes no other sequence than a list.
+                # By position, which costs the client less. It takes no other sequence of headers than a list.
                 produce(
                     topic,
                     value,
                     key,
                     partition,
-                    delivered,
-                    headers=headers if type(headers) is list else list(headers),
+                    report,
+                    None,
+                    _NOW,
+                    headers if type(headers) is list else list(headers),
                 )
             except BufferError:
+                flush.records = records[-remaining:]
                 return False
             except KafkaException as error:
                 # None of the rest is sent: what is behind a missing record must not be there without it.
-                flush.error = error.args[0]
-                flush.remaining -= len(flush.records) - flush.position
-                if not flush.remaining:
-                    self._settledNow.append(flush)
-                return True
-            flush.position += 1
+                flush.delivered(error.args[0], None)
+                break
+            remaining -= 1
         return True
 
-    def _schedule(self, delay: float) -> None:
+    def _schedule(self) -> None:
         if self._poll is not None:
             self._poll.cancel()
+        delay = _POLL_IDLE
+        if self._open:
+            # The oldest: what is behind it lingers for longer, so that there is nothing to report either.
+            delay = min(max(next(iter(self._open)).pollAt - self._clock.seconds(), _POLL_BUSY), delay)
         self._poll = self._clock.callLater(delay, self._polled)
 
     def _polled(self) -> None:
@@ -270,7 +255,7 @@ class KafkaBus:
             self._workOff()
             self._fireSettled()
         if self._producer is not None and self._poll is None:
-            self._schedule(_POLL_BUSY if self._open else _POLL_IDLE)
+            self._schedule()
 
     def _fireSettled(self) -> None:
         settled = self._settledNow[:]
@@ -372,6 +357,27 @@ class KafkaBus:
             return reader
 
         return reader.open(topics, fromStart, self._context.startTimeout).addCallback(opened)
+
+    def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        See L{IBus.openConsumer}.
+        """
+        if self._isStopping or self._producer is None:
+            return fail(BusError("the bus is stopped"))
+        # A member that waits for records has a thread of its own, however many readers there are.
+        self._threads.adjustPoolsize(maxthreads=self._threads.max + 1)
+        consumer = KafkaConsumer(self._settings, self._logger, self._clock, self._inThread, self._consumerClosed)
+        self._consumers.add(consumer)
+
+        def failed(failure: Failure) -> Failure:
+            consumer.close()
+            return failure
+
+        return consumer.open(topics, group, self._context.startTimeout).addErrback(failed)
+
+    def _consumerClosed(self, consumer: KafkaConsumer) -> None:
+        self._consumers.discard(consumer)
+        self._threads.adjustPoolsize(maxthreads=self._threads.max - 1)
 
 
 def _destroy(producer: Any) -> None:

@@ -13,16 +13,15 @@ from urllib.parse import parse_qsl
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
+from binaryserver.bus.memoryconsumer import PATIENCE, MemoryConsumer, MemoryGroup
 from binaryserver.bus.partitioner import partition
 from binaryserver.errors import BusError, ConfigError, RecordTooLarge
-from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record, StoredRecord
 from binaryserver.plugins import BackEndContext
 
 MAX_RECORD = 1_000_000
 """bytes"""
-PATIENCE = 0.5
-"""s that a read waits for records"""
 
 
 def numbers(spec: str, query: str, context: BackEndContext, known: dict[str, int]) -> dict[str, int]:
@@ -73,6 +72,8 @@ class MemoryBus:
         self._next = 0
         self._isRunning = False
         self._readers: set[_MemoryReader] = set()
+        self._consumers: set[MemoryConsumer] = set()
+        self._groups: dict[str, MemoryGroup] = {}
         self._pending: deque[tuple[str, int, Sequence[Record], int, Deferred[None]]] = deque()
         self.pendingBytes = 0
 
@@ -93,6 +94,8 @@ class MemoryBus:
             self._commit()
         for reader in list(self._readers):
             reader.close()
+        for consumer in list(self._consumers):
+            consumer.close()
         return succeed(None)
 
     def partitionFor(self, topic: str, key: bytes) -> int:
@@ -139,6 +142,8 @@ class MemoryBus:
         done.callback(None)
         for reader in list(self._readers):
             reader.notice()
+        for consumer in list(self._consumers):
+            consumer.notice()
 
     def createTopics(self, topics: Sequence[str], partitions: int, replication: int) -> Deferred[list[str]]:
         """
@@ -164,6 +169,20 @@ class MemoryBus:
         reader = _MemoryReader(self._clock, logs, 0 if fromStart else self._next, self._next, self._readers.discard)
         self._readers.add(reader)
         return succeed(reader)
+
+    def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        See L{IBus.openConsumer}.
+        """
+        missing = [topic for topic in topics if topic not in self._topics]
+        if missing or not self._isRunning:
+            return fail(BusError(f"there is no topic {missing[0]}" if missing else "the bus is stopped"))
+        counts = {topic: self._partitions[topic] for topic in topics}
+        members = self._groups.setdefault(group, MemoryGroup())
+        consumer = MemoryConsumer(self._clock, self._topics, counts, members, self._consumers.discard)
+        self._consumers.add(consumer)
+        members.join(consumer)
+        return succeed(consumer)
 
 
 @implementer(IBusReader)

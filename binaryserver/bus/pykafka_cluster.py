@@ -13,9 +13,11 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
+from binaryserver.bus.pykafka_grouprequests import GROUP_NEEDED
 from binaryserver.bus.pykafka_link import BrokerLink, IBrokerLink, Sendable
 from binaryserver.bus.pykafka_options import Address, Settings
 from binaryserver.bus.pykafka_requests import (
+    NEEDED,
     MetadataRequest,
     MetadataResponse,
     TopicPartition,
@@ -157,9 +159,9 @@ class Cluster:
         @raise BusUnavailable: no broker answers
         """
         versions: VersionsResponse = await self.ask(VersionsRequest, VersionsResponse)
-        missing = missingVersions(versions)
+        missing = missingVersions(versions, (*NEEDED, *GROUP_NEEDED))
         if missing:
-            raise BusError(f"the broker does not take {', '.join(missing)}; pykafka: is for Kafka 1.1 and later")
+            raise BusError(f"the broker does not take {', '.join(missing)}; pykafka: is for Kafka 2.2 and later")
 
     @property
     def controller(self) -> Address | None:

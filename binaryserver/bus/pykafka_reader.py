@@ -121,6 +121,24 @@ class PykafkaReader:
         self._end = await self._offsets(places, LATEST, deadline)
         self._next = dict(await self._offsets(places, EARLIEST, deadline) if fromStart else self._end)
 
+    async def openAt(self, offsets: Mapping[TopicPartition, int], patience: float) -> None:
+        """
+        Begin at offsets, of some partitions only; below 0: with the partition's first record.
+
+        @param patience: s
+        @raise BusUnavailable: a partition's leader is not to be had
+        """
+        fresh = [place for place, offset in offsets.items() if offset < 0]
+        found = await self._offsets(fresh, EARLIEST, self._reactor.seconds() + patience)
+        self._next = {**offsets, **found}
+
+    @property
+    def isOpen(self) -> bool:
+        """
+        It may be read.
+        """
+        return bool(self._next) and not self.closed
+
     @property
     def caughtUp(self) -> bool:
         """
@@ -177,7 +195,7 @@ class PykafkaReader:
         reading.callback(given)
 
     def _isOld(self, record: StoredRecord) -> bool:
-        return record.offset < self._end[TopicPartition(record.topic, record.partition)]
+        return record.offset < self._end.get(TopicPartition(record.topic, record.partition), 0)
 
     def _fetch(self) -> None:
         """

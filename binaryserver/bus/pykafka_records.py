@@ -173,7 +173,7 @@ def _decodeBatch(
         offset = base + cursor.number()
         key = cursor.string()
         value = cursor.string()
-        headers = tuple((cursor.string().decode(), cursor.string()) for _ in range(cursor.number()))
+        headers = tuple((cursor.string().decode("utf-8", "replace"), cursor.string()) for _ in range(cursor.number()))
         if cursor.position != end:
             raise ValueError("a record's length is wrong")
         if offset >= fromOffset:

@@ -51,17 +51,26 @@ def parseWith(parse: Callable[[memoryview], _T], data: memoryview) -> _T:
         raise BadKafkaBytes(f"a broker's answer cannot be read: {error}") from error
 
 
-def _string(text: str) -> bytes:
+def packString(text: str) -> bytes:
+    """
+    A string as Kafka has it.
+    """
     encoded = text.encode()
     return struct.pack("!h", len(encoded)) + encoded
 
 
-def _array(items: Iterable[bytes]) -> bytes:
+def packArray(items: Iterable[bytes]) -> bytes:
+    """
+    An array as Kafka has it, of items that are bytes already.
+    """
     parts = list(items)
     return struct.pack("!i", len(parts)) + b"".join(parts)
 
 
-def _byTopic(partitions: Mapping[TopicPartition, _T]) -> dict[str, list[tuple[int, _T]]]:
+def byTopic(partitions: Mapping[TopicPartition, _T]) -> dict[str, list[tuple[int, _T]]]:
+    """
+    What is known of partitions, sorted by their topics.
+    """
     topics: dict[str, list[tuple[int, _T]]] = {}
     for (topic, partition), value in partitions.items():
         topics.setdefault(topic, []).append((partition, value))
@@ -77,7 +86,7 @@ class _Named:
     HEADER_LEN = 14 + len(_CLIENT_ID)
 
 
-class _BodyRequest(_Named, Request):  # type: ignore[misc]
+class BodyRequest(_Named, Request):  # type: ignore[misc]
     """
     A request whose body is bytes already.
     """
@@ -139,7 +148,7 @@ class MetadataResponse(MetadataResponseV4):  # type: ignore[misc]
     controller_id: int
 
 
-class ProduceRequest(_BodyRequest):
+class ProduceRequest(BodyRequest):
     """
     Append one batch to each of some partitions, acknowledged by all in-sync replicas (Produce 3).
     """
@@ -152,12 +161,12 @@ class ProduceRequest(_BodyRequest):
         @param timeoutMs: ms that the leader may wait for the replicas
         """
         topics = (
-            _string(topic)
-            + _array(struct.pack("!ii", partition, len(batch)) + batch for partition, batch in partitions)
-            for topic, partitions in _byTopic(batches).items()
+            packString(topic)
+            + packArray(struct.pack("!ii", partition, len(batch)) + batch for partition, batch in partitions)
+            for topic, partitions in byTopic(batches).items()
         )
         # No transaction; acks -1: all in-sync replicas.
-        super().__init__(struct.pack("!hhi", -1, -1, timeoutMs) + _array(topics))
+        super().__init__(struct.pack("!hhi", -1, -1, timeoutMs) + packArray(topics))
 
 
 class ProduceResponse(Response):  # type: ignore[misc]
@@ -177,7 +186,7 @@ class ProduceResponse(Response):  # type: ignore[misc]
         }
 
 
-class FetchRequest(_BodyRequest):
+class FetchRequest(BodyRequest):
     """
     Read on from offsets (Fetch 4).
     """
@@ -194,12 +203,12 @@ class FetchRequest(_BodyRequest):
         @param maxBytes: bytes of all partitions together; one batch comes even where it is larger
         """
         topics = (
-            _string(topic)
-            + _array(struct.pack("!iqi", partition, offset, maxPartitionBytes) for partition, offset in partitions)
-            for topic, partitions in _byTopic(offsets).items()
+            packString(topic)
+            + packArray(struct.pack("!iqi", partition, offset, maxPartitionBytes) for partition, offset in partitions)
+            for topic, partitions in byTopic(offsets).items()
         )
         # Replica -1: a client. At least one byte. Isolation level 0: also what a transaction has not committed.
-        super().__init__(struct.pack("!iiiib", -1, waitMs, 1, maxBytes, 0) + _array(topics))
+        super().__init__(struct.pack("!iiiib", -1, waitMs, 1, maxBytes, 0) + packArray(topics))
 
 
 class FetchResponse(Response):  # type: ignore[misc]
@@ -223,7 +232,7 @@ EARLIEST = -2
 LATEST = -1
 
 
-class ListOffsetsRequest(_BodyRequest):
+class ListOffsetsRequest(BodyRequest):
     """
     The offset of a partition's first record, or that behind its last (ListOffsets 1).
     """
@@ -236,10 +245,10 @@ class ListOffsetsRequest(_BodyRequest):
         @param times: L{EARLIEST} or L{LATEST}, by partition
         """
         topics = (
-            _string(topic) + _array(struct.pack("!iq", partition, time) for partition, time in partitions)
-            for topic, partitions in _byTopic(times).items()
+            packString(topic) + packArray(struct.pack("!iq", partition, time) for partition, time in partitions)
+            for topic, partitions in byTopic(times).items()
         )
-        super().__init__(struct.pack("!i", -1) + _array(topics))
+        super().__init__(struct.pack("!i", -1) + packArray(topics))
 
 
 class ListOffsetsResponse(Response):  # type: ignore[misc]
@@ -259,7 +268,7 @@ class ListOffsetsResponse(Response):  # type: ignore[misc]
         }
 
 
-class CreateTopicsRequest(_BodyRequest):
+class CreateTopicsRequest(BodyRequest):
     """
     Make topics, with the broker's defaults (CreateTopics 2).
     """
@@ -268,8 +277,8 @@ class CreateTopicsRequest(_BodyRequest):
     API_VERSION = 2
 
     def __init__(self, topics: Sequence[str], partitions: int, replication: int, timeoutMs: int) -> None:
-        made = (_string(topic) + struct.pack("!ihii", partitions, replication, 0, 0) for topic in topics)
-        super().__init__(_array(made) + struct.pack("!ib", timeoutMs, 0))
+        made = (packString(topic) + struct.pack("!ihii", partitions, replication, 0, 0) for topic in topics)
+        super().__init__(packArray(made) + struct.pack("!ib", timeoutMs, 0))
 
 
 class CreateTopicsResponse(Response):  # type: ignore[misc]
@@ -287,7 +296,7 @@ class CreateTopicsResponse(Response):  # type: ignore[misc]
         }
 
 
-class InitProducerIdRequest(_BodyRequest):
+class InitProducerIdRequest(BodyRequest):
     """
     An id for an idempotent producer (InitProducerId 0).
     """
@@ -317,7 +326,7 @@ class InitProducerIdResponse(Response):  # type: ignore[misc]
         _throttle, self.error, self.producerId, self.epoch = unpackFrom("ihqh", data)
 
 
-class DescribeConfigsRequest(_BodyRequest):
+class DescribeConfigsRequest(BodyRequest):
     """
     Some settings of topics (DescribeConfigs 1).
     """
@@ -327,8 +336,8 @@ class DescribeConfigsRequest(_BodyRequest):
 
     def __init__(self, topics: Iterable[str], names: Sequence[str]) -> None:
         # Resource type 2: topic. No synonyms.
-        wanted = (b"\x02" + _string(topic) + _array(_string(name) for name in names) for topic in topics)
-        super().__init__(_array(wanted) + b"\0")
+        wanted = (b"\x02" + packString(topic) + packArray(packString(name) for name in names) for topic in topics)
+        super().__init__(packArray(wanted) + b"\0")
 
 
 class DescribeConfigsResponse(Response):  # type: ignore[misc]
@@ -357,15 +366,15 @@ NEEDED: Sequence[tuple[type[Any], str]] = (
     (InitProducerIdRequest, "InitProducerId"),
     (DescribeConfigsRequest, "DescribeConfigs"),
 )
-"""Every request that is sent, to be checked against what the broker takes."""
+"""The requests that are sent, but for those of groups, to be checked against what the broker takes."""
 
 
-def missingVersions(versions: VersionsResponse) -> list[str]:
+def missingVersions(versions: VersionsResponse, needed: Sequence[tuple[type[Any], str]]) -> list[str]:
     """
     The requests that a broker does not take, e.g. C{"Produce 3"}.
     """
     missing = []
-    for request, name in NEEDED:
+    for request, name in needed:
         _key, least, greatest = versions.api_versions.get(request.API_KEY, (0, 1, 0))
         if not least <= request.API_VERSION <= greatest:
             missing.append(f"{name} {request.API_VERSION}")

@@ -18,11 +18,12 @@ from zope.interface import implementer
 from binaryserver.bus.partitioner import partition
 from binaryserver.bus.pykafka_options import parseSpec
 from binaryserver.errors import BusError, BusUnavailable, ConfigError
-from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record
 
 if TYPE_CHECKING:
     from binaryserver.bus.pykafka_cluster import Cluster
+    from binaryserver.bus.pykafka_consumer import PykafkaConsumer
     from binaryserver.bus.pykafka_link import IBrokerLink
     from binaryserver.bus.pykafka_options import Address
     from binaryserver.bus.pykafka_reader import PykafkaReader
@@ -41,7 +42,7 @@ THREAD_PATIENCE = 2.0
 @implementer(IBus)
 class PykafkaBus:
     """
-    An L{IBus} on Kafka 1.1 and later, 4 included.
+    An L{IBus} on Kafka 2.2 and later, 4 included.
 
     @ivar maxRecord: see L{IBus.maxRecord}; known for the topics in use once L{start} has fired
     """
@@ -57,7 +58,13 @@ class PykafkaBus:
         @raise ConfigError: C{spec} cannot be understood, or pykafka is not installed
         """
         try:
-            from binaryserver.bus import pykafka_admin, pykafka_cluster, pykafka_reader, pykafka_sender
+            from binaryserver.bus import (
+                pykafka_admin,
+                pykafka_cluster,
+                pykafka_consumer,
+                pykafka_reader,
+                pykafka_sender,
+            )
         except ImportError as error:
             raise ConfigError(
                 context.option,
@@ -69,12 +76,14 @@ class PykafkaBus:
         settings = parseSpec(spec, context.option)
         self._admin = pykafka_admin
         self._newReader = pykafka_reader.PykafkaReader
+        self._newConsumer = pykafka_consumer.PykafkaConsumer
         self._newCluster: Callable[[], Cluster] = partial(pykafka_cluster.Cluster, context.reactor, settings, makeLink)
         self._cluster = self._newCluster()
         self._sender = pykafka_sender.Sender(
             context.reactor, self._cluster, context.flushInterval, context.batchDeadline
         )
         self._readers: set[PykafkaReader] = set()
+        self._consumers: set[PykafkaConsumer] = set()
         self._stopped: Deferred[None] | None = None
 
     @property
@@ -140,6 +149,14 @@ class PykafkaBus:
         """
         return Deferred.fromCoroutine(self._open(topics, fromStart))
 
+    def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        See L{IBus.openConsumer}.
+        """
+        if self._cluster.closed or self._stopped is not None:
+            return fail(BusError("the bus is stopped"))
+        return Deferred.fromCoroutine(self._join(topics, group))
+
     async def _start(self) -> None:
         await self._admin.persist(self._reactor, self._cluster, self._connect)
         self._sender.start()
@@ -180,8 +197,20 @@ class PykafkaBus:
             raise
         return reader
 
+    async def _join(self, topics: Sequence[str], group: str) -> IBusConsumer:
+        consumer = self._newConsumer(self._reactor, self._cluster, topics, group)
+        self._consumers = {each for each in self._consumers if not each.closed} | {consumer}
+        try:
+            await consumer.open()
+        except BusError:
+            consumer.close()
+            raise
+        return consumer
+
     async def _stop(self) -> None:
+        leaving = gatherResults([consumer.close() for consumer in self._consumers])
         await self._sender.stop(self._context.stopTimeout)
+        await leaving
         closing = [*(reader.close() for reader in self._readers), self._cluster.close()]
         try:
             await gatherResults(closing).addTimeout(THREAD_PATIENCE, self._reactor)

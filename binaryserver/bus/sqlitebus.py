@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -21,9 +21,11 @@ from zope.interface import implementer
 
 from binaryserver.bus.memorybus import MAX_RECORD, numbers, recordSize
 from binaryserver.bus.partitioner import partition
+from binaryserver.bus.sqliteconsumer import SCHEMA as CONSUMER_SCHEMA
+from binaryserver.bus.sqliteconsumer import SqliteConsumer
 from binaryserver.bus.sqlitereader import SqliteReader
 from binaryserver.errors import BusError, BusUnavailable, ConfigError, RecordTooLarge
-from binaryserver.interfaces import IBus, IBusReader
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record
 from binaryserver.plugins import BackEndContext
 from binaryserver.sqlitethread import SqliteThread
@@ -56,6 +58,9 @@ _DAY_MS = 86_400_000
 
 # s that a stop waits for a query; the longest goes through 20000 records.
 _READING_END = 2.0
+
+# s that a stop waits for consumers to leave their groups.
+_LEAVING = 5.0
 _HEADER = Struct(">HI")
 _LONGEST_NAME = 65_535
 
@@ -106,6 +111,7 @@ class SqliteBus:
         self._flushing: IDelayedCall | None = None
         self._trimming: IDelayedCall | None = None
         self._readers: set[SqliteReader] = set()
+        self._consumers: set[SqliteConsumer] = set()
         self._isRunning = False
         self._stopped: Deferred[None] | None = None
         self.pendingBytes = 0
@@ -124,7 +130,7 @@ class SqliteBus:
             context.reactor,
             context.option,
             self._path,
-            _SCHEMA,
+            _SCHEMA + CONSUMER_SCHEMA,
             BusUnavailable,
             context.startTimeout,
             context.batchDeadline,
@@ -163,6 +169,8 @@ class SqliteBus:
         for reader in list(self._readers):
             await reader.close()
         self._flush()
+        patience = min(_LEAVING, self._context.stopTimeout / 2)
+        await gatherResults([consumer.close(patience) for consumer in self._consumers])
         await self._close()
 
     async def _close(self) -> None:
@@ -224,6 +232,8 @@ class SqliteBus:
             done.callback(None)
         for reader in list(self._readers):
             reader.notice()
+        for consumer in list(self._consumers):
+            consumer.notice()
 
     def _failed(self, failure: Failure, flushes: _Flushes) -> None:
         if not failure.check(sqlite3.Error, BusError):
@@ -292,6 +302,28 @@ class SqliteBus:
             return Failure(_busError(failure.value))
 
         return self._reading.call(_lastOffset).addCallbacks(opened, failed)
+
+    def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        See L{IBus.openConsumer}.
+        """
+        missing = [topic for topic in topics if topic not in self._topics]
+        if missing or not self._isRunning:
+            return fail(BusError(f"there is no topic {missing[0]}" if missing else "the bus is stopped"))
+        known = {topic: self._topics[topic] for topic in topics}
+        consumer = SqliteConsumer(self._clock, self._reading, self._writer, known, group, self._consumerClosed)
+        self._consumers.add(consumer)
+
+        def failed(failure: Failure) -> Failure:
+            self._consumers.discard(consumer)
+            return failure
+
+        return consumer.open().addErrback(failed)
+
+    def _consumerClosed(self, closed: SqliteConsumer) -> None:
+        self._consumers.discard(closed)
+        for consumer in list(self._consumers):
+            consumer.vacated()
 
 
 def _busError(error: BaseException | None) -> BusError:

@@ -100,7 +100,7 @@ class SqliteReader:
 
     def _query(self) -> None:
         self._poll = None
-        found = self._thread.call(_select, tuple(self._topics), self._position, self._limit)
+        found = self._thread.call(selectRecords, tuple(self._topics), self._position, self._limit)
         found.addCallbacks(self._found, self._failed)
 
     def _found(self, found: tuple[list[Any], int, bool]) -> None:
@@ -161,7 +161,7 @@ class SqliteReader:
         return succeed(None)
 
 
-def _select(
+def selectRecords(
     connection: sqlite3.Connection, topics: tuple[int, ...], position: int, limit: int
 ) -> tuple[list[Any], int, bool]:
     """

@@ -12,18 +12,22 @@ DEFAULT_PREFIX = "binaryserver."
 
 class Topics(NamedTuple):
     """
-    The topics that the gateway publishes to, by what they carry.
+    The topics that the gateway publishes to and consumes from, by what they carry.
 
     @ivar tracks: C{cloudnext.v1.Event} with a track
     @ivar messages: C{cloudnext.v1.Event} with an uplink message
     @ivar presences: C{cloudnext.v1.Event} with a presence
     @ivar rejects: C{cloudnext.v1.Reject}: what could not be taken
+    @ivar statuses: C{cloudnext.v1.Event} with a message's status
+    @ivar downlink: consumed: C{cloudnext.v1.DownlinkMessage}
     """
 
     tracks: str
     messages: str
     presences: str
     rejects: str
+    statuses: str
+    downlink: str
 
     @classmethod
     def named(cls, prefix: str = DEFAULT_PREFIX) -> Topics:
@@ -31,6 +35,13 @@ class Topics(NamedTuple):
         The topics under a prefix, which includes its own separator: C{"binaryserver."} gives C{binaryserver.tracks}.
         """
         return cls(*(prefix + kind for kind in cls._fields))
+
+    @property
+    def published(self) -> tuple[str, ...]:
+        """
+        Those that the gateway publishes to.
+        """
+        return tuple(topic for topic in self if topic != self.downlink)
 
     @property
     def all(self) -> tuple[str, ...]:

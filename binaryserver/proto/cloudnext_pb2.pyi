@@ -31,6 +31,17 @@ class PresenceType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     PRESENCE_TYPE_DISCONNECT: _ClassVar[PresenceType]
     PRESENCE_TYPE_FAILED_CONNECT: _ClassVar[PresenceType]
     PRESENCE_TYPE_DECLARE_ASSET: _ClassVar[PresenceType]
+
+class DeliveryStatus(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    DELIVERY_STATUS_UNSPECIFIED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_QUEUED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_SENT: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_DELIVERED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_ACKED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_REFUSED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_EXPIRED: _ClassVar[DeliveryStatus]
+    DELIVERY_STATUS_REJECTED: _ClassVar[DeliveryStatus]
 PROTOCOL_UNSPECIFIED: Protocol
 PROTOCOL_MD30: Protocol
 PROTOCOL_MD21: Protocol
@@ -46,9 +57,17 @@ PRESENCE_TYPE_RECONNECT: PresenceType
 PRESENCE_TYPE_DISCONNECT: PresenceType
 PRESENCE_TYPE_FAILED_CONNECT: PresenceType
 PRESENCE_TYPE_DECLARE_ASSET: PresenceType
+DELIVERY_STATUS_UNSPECIFIED: DeliveryStatus
+DELIVERY_STATUS_QUEUED: DeliveryStatus
+DELIVERY_STATUS_SENT: DeliveryStatus
+DELIVERY_STATUS_DELIVERED: DeliveryStatus
+DELIVERY_STATUS_ACKED: DeliveryStatus
+DELIVERY_STATUS_REFUSED: DeliveryStatus
+DELIVERY_STATUS_EXPIRED: DeliveryStatus
+DELIVERY_STATUS_REJECTED: DeliveryStatus
 
 class Event(_message.Message):
-    __slots__ = ("id", "account", "asset", "connection_id", "link_epoch", "instance", "protocol", "event_time", "ingest_time", "stream", "index", "unindexed", "missing_before", "track", "message", "presence", "field_labels")
+    __slots__ = ("id", "account", "asset", "connection_id", "link_epoch", "instance", "protocol", "event_time", "ingest_time", "stream", "index", "unindexed", "missing_before", "track", "message", "presence", "message_status", "field_labels")
     ID_FIELD_NUMBER: _ClassVar[int]
     ACCOUNT_FIELD_NUMBER: _ClassVar[int]
     ASSET_FIELD_NUMBER: _ClassVar[int]
@@ -65,6 +84,7 @@ class Event(_message.Message):
     TRACK_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
     PRESENCE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_STATUS_FIELD_NUMBER: _ClassVar[int]
     FIELD_LABELS_FIELD_NUMBER: _ClassVar[int]
     id: int
     account: str
@@ -82,8 +102,9 @@ class Event(_message.Message):
     track: _md30_pb2.Track
     message: Message
     presence: Presence
+    message_status: MessageStatus
     field_labels: _containers.RepeatedCompositeFieldContainer[FieldLabel]
-    def __init__(self, id: _Optional[int] = ..., account: _Optional[str] = ..., asset: _Optional[str] = ..., connection_id: _Optional[int] = ..., link_epoch: _Optional[int] = ..., instance: _Optional[str] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., event_time: _Optional[int] = ..., ingest_time: _Optional[int] = ..., stream: _Optional[int] = ..., index: _Optional[int] = ..., unindexed: _Optional[bool] = ..., missing_before: _Optional[int] = ..., track: _Optional[_Union[_md30_pb2.Track, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., field_labels: _Optional[_Iterable[_Union[FieldLabel, _Mapping]]] = ...) -> None: ...
+    def __init__(self, id: _Optional[int] = ..., account: _Optional[str] = ..., asset: _Optional[str] = ..., connection_id: _Optional[int] = ..., link_epoch: _Optional[int] = ..., instance: _Optional[str] = ..., protocol: _Optional[_Union[Protocol, str]] = ..., event_time: _Optional[int] = ..., ingest_time: _Optional[int] = ..., stream: _Optional[int] = ..., index: _Optional[int] = ..., unindexed: _Optional[bool] = ..., missing_before: _Optional[int] = ..., track: _Optional[_Union[_md30_pb2.Track, _Mapping]] = ..., message: _Optional[_Union[Message, _Mapping]] = ..., presence: _Optional[_Union[Presence, _Mapping]] = ..., message_status: _Optional[_Union[MessageStatus, _Mapping]] = ..., field_labels: _Optional[_Iterable[_Union[FieldLabel, _Mapping]]] = ...) -> None: ...
 
 class FieldLabel(_message.Message):
     __slots__ = ("name", "type")
@@ -144,3 +165,51 @@ class Reject(_message.Message):
     instance: str
     ingest_time: int
     def __init__(self, source: _Optional[str] = ..., account: _Optional[str] = ..., asset: _Optional[str] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., payload: _Optional[bytes] = ..., payload_size: _Optional[int] = ..., link_epoch: _Optional[int] = ..., instance: _Optional[str] = ..., ingest_time: _Optional[int] = ...) -> None: ...
+
+class DownlinkMessage(_message.Message):
+    __slots__ = ("id", "account", "asset", "channel", "payload", "expires_at", "no_queue", "want_ack", "correlation_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    ASSET_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    PAYLOAD_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    NO_QUEUE_FIELD_NUMBER: _ClassVar[int]
+    WANT_ACK_FIELD_NUMBER: _ClassVar[int]
+    CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    account: str
+    asset: str
+    channel: str
+    payload: bytes
+    expires_at: int
+    no_queue: bool
+    want_ack: bool
+    correlation_id: str
+    def __init__(self, id: _Optional[str] = ..., account: _Optional[str] = ..., asset: _Optional[str] = ..., channel: _Optional[str] = ..., payload: _Optional[bytes] = ..., expires_at: _Optional[int] = ..., no_queue: _Optional[bool] = ..., want_ack: _Optional[bool] = ..., correlation_id: _Optional[str] = ...) -> None: ...
+
+class MessageStatus(_message.Message):
+    __slots__ = ("id", "message_id", "correlation_id", "status", "reason", "channel", "attempts", "queued_at", "sent_at", "delivered_at", "expires_at")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_ID_FIELD_NUMBER: _ClassVar[int]
+    CORRELATION_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    CHANNEL_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    QUEUED_AT_FIELD_NUMBER: _ClassVar[int]
+    SENT_AT_FIELD_NUMBER: _ClassVar[int]
+    DELIVERED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    message_id: str
+    correlation_id: str
+    status: DeliveryStatus
+    reason: str
+    channel: str
+    attempts: int
+    queued_at: int
+    sent_at: int
+    delivered_at: int
+    expires_at: int
+    def __init__(self, id: _Optional[int] = ..., message_id: _Optional[str] = ..., correlation_id: _Optional[str] = ..., status: _Optional[_Union[DeliveryStatus, str]] = ..., reason: _Optional[str] = ..., channel: _Optional[str] = ..., attempts: _Optional[int] = ..., queued_at: _Optional[int] = ..., sent_at: _Optional[int] = ..., delivered_at: _Optional[int] = ..., expires_at: _Optional[int] = ...) -> None: ...

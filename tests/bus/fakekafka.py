@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
 
+from binaryserver.bus.pykafka_grouprequests import GROUP_NEEDED
 from binaryserver.bus.pykafka_import import unpackFrom
 from binaryserver.bus.pykafka_link import Sendable
 from binaryserver.bus.pykafka_options import Address
@@ -21,6 +22,7 @@ from binaryserver.bus.pykafka_records import BadKafkaBytes, decodeBatches
 from binaryserver.bus.pykafka_requests import EARLIEST, NEEDED, TopicPartition, parseWith
 from binaryserver.errors import BusUnavailable
 from binaryserver.model import StoredRecord
+from tests.bus.fakegroups import FakeGroups
 
 _T = TypeVar("_T")
 
@@ -36,6 +38,9 @@ PRODUCE, FETCH, LIST_OFFSETS, METADATA, API_VERSIONS, CREATE_TOPICS, INIT_PRODUC
     22,
     32,
 )
+
+
+GROUP_KEYS = frozenset(request.API_KEY for request, _ in GROUP_NEEDED)
 
 
 class Mishap(Enum):
@@ -66,6 +71,7 @@ class FakeKafka:
     A cluster.
 
     @ivar brokers: by id
+    @ivar groups: its consumer groups
     @ivar leaders: broker ids (-1: none) by partition, by topic
     @ivar mishaps: of the produce requests to come, in order; then none
     @ivar errors: error codes for the produced batches to come, in order, instead of taking them; then none
@@ -82,6 +88,7 @@ class FakeKafka:
         """
         self.clock = clock
         self.brokers = {1: Address("one", 9092)}
+        self.groups = FakeGroups(clock, self.brokers)
         self.leaders: dict[str, list[int]] = {}
         self.mishaps: deque[Mishap] = deque()
         self.errors: deque[int] = deque()
@@ -90,7 +97,7 @@ class FakeKafka:
         self.produced = 0
         self.limit = 1_048_588
         self.settings = {"max.message.bytes": "1048588", "min.insync.replicas": "2"}
-        self.versions = {request.API_KEY: (0, 99) for request, _ in NEEDED}
+        self.versions = {request.API_KEY: (0, 99) for request, _ in (*NEEDED, *GROUP_NEEDED)}
         self.nextProducer = 100
         self._batches: dict[TopicPartition, list[bytes]] = {}
         self._sequences: dict[tuple[TopicPartition, int], list[tuple[int, int]]] = {}
@@ -356,6 +363,11 @@ class FakeLink:
         if broker is None or mishap is Mishap.lostBefore:
             self._fail(answered, "refused" if broker is None else "broken")
             return
+        _length, key, _version, _correlation, nameLength = struct.unpack_from("!ihhih", request)
+        if key in GROUP_KEYS:
+            taken = self._kafka.groups.take(broker, key, memoryview(request)[14 + nameLength :])
+            taken.addCallback(lambda answer: self._later(0, lambda: self._answer(answered, parse, answer)))
+            return
         answer = self._kafka.answer(broker, request)
         if mishap is Mishap.lostAfter:
             self._fail(answered, "broken")
@@ -367,6 +379,8 @@ class FakeLink:
             self._answer(answered, parse, answer)
 
     def _answer(self, answered: Deferred[_T], parse: Callable[[memoryview], _T], answer: bytes) -> None:
+        if answered not in self._waiting:
+            return
         self._waiting.discard(answered)
         try:
             parsed = parseWith(parse, memoryview(answer))
@@ -385,7 +399,7 @@ class FakeLink:
             answer = None if broker is None else self._kafka.answer(broker, request)
             if answer is None and left:
                 self._wait(request, parse, answered, left - 1)
-            elif answered in self._waiting:
+            else:
                 self._answer(answered, parse, answer or bytes(8))
 
         self._later(0.01, again)
@@ -400,5 +414,7 @@ class FakeLink:
             self._calls.discard(call)
             what()
 
+        if self._closed:
+            return
         call: IDelayedCall = self._kafka.clock.callLater(seconds, run)
         self._calls.add(call)

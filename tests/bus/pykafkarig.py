@@ -29,7 +29,7 @@ class Rig:
         """
         self.clock = Clock()
         self.kafka = FakeKafka(self.clock)
-        self.kafka.brokers = {1: Address("one", 9092), 2: Address("two", 9092)}
+        self.kafka.brokers[2] = Address("two", 9092)
         self.kafka.leaders["t"] = list(partitions)
         self.context = BackEndContext(self.clock, "--bus", topics=("t",), **context)
         self.bus = PykafkaBus("pykafka://one:9092,two:9092", self.context, self.kafka.makeLink)

@@ -58,18 +58,20 @@ class MemoryProducer:
         value: bytes,
         key: bytes,
         partition: int,
-        on_delivery: Report,
+        callback: Report,
+        on_delivery: None,
+        timestamp: int,
         headers: list[tuple[str, bytes]],
     ) -> None:
         """
         Queue one record.
         """
-        assert topic == TOPIC
+        assert topic == TOPIC and on_delivery is None and timestamp == 0
         if value in self.broken:
             raise KafkaException(self.broken[value])
         if self.queued() >= self.capacity:
             raise BufferError("Local: Queue full")
-        self._queues[partition].append((value, key, headers, on_delivery))
+        self._queues[partition].append((value, key, headers, callback))
 
     def queued(self) -> int:
         """
@@ -164,7 +166,7 @@ class KafkaBusTests(SynchronousTestCase):
         self.patch(kafkabus, "describeTopics", lambda *_: ({TOPIC: PARTITIONS}, 1_000_000, []))
         self.clock = _ClockWithThreads()
         self.producers: list[MemoryProducer] = []
-        context = BackEndContext(self.clock, "--bus", flushInterval=0.05, stopTimeout=5.0, topics=(TOPIC,))
+        context = BackEndContext(self.clock, "--bus", flushInterval=TICK, stopTimeout=5.0, topics=(TOPIC,))
         self.bus = KafkaBus("kafka://127.0.0.1:9092", context, self.makeProducer)
         started = self.bus.start()
         self.assertNoResult(started)
@@ -202,7 +204,7 @@ class KafkaBusTests(SynchronousTestCase):
         """
         The producer is idempotent, waits for all replicas and for ever, and lingers for the flush interval.
         """
-        wanted = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0, "linger.ms": 50.0}
+        wanted = {"enable.idempotence": True, "acks": "all", "message.timeout.ms": 0, "linger.ms": TICK * 1000}
         self.assertEqual({name: self.producer.configuration[name] for name in wanted}, wanted)
 
     def test_recordsGoOutWhole(self) -> None:
@@ -276,14 +278,35 @@ class KafkaBusTests(SynchronousTestCase):
 
     def test_oneRefusedRecordFailsItsFlush(self) -> None:
         """
-        A flush with a record that the broker refuses fails, after the reports of its other records.
+        A flush with a record that the broker refuses fails, whichever of its records that is, and no other does.
         """
-        self.producer.refused = {b"2": KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
-        bad, good = self.publish(0, b"1", b"2", b"3"), self.publish(0, b"4")
-        self.tick()
-        self.assertFailed([bad], BusError)
-        self.successResultOf(good)
-        self.assertEqual(self.bus.pendingBytes, 0)
+        for refused in (b"1", b"2", b"3"):
+            self.producer.refused = {refused: KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED)}
+            bad, good = self.publish(0, b"1", b"2", b"3"), self.publish(0, b"4")
+            self.tick()
+            self.assertFailed([bad], BusError)
+            self.successResultOf(good)
+            self.assertEqual(self.bus.pendingBytes, 0)
+
+    def test_pollsOnceLingered(self) -> None:
+        """
+        Nothing is polled for before the oldest flush has lingered: there can be no report.
+        """
+        times: list[float] = []
+        poll = self.producer.poll
+
+        def noted(timeout: float) -> int:
+            times.append(self.clock.seconds())
+            return poll(timeout)
+
+        self.patch(self.producer, "poll", noted)
+        began = self.clock.seconds()
+        self.publish(0, b"1")
+        self.clock.pump([0.001] * 5)
+        self.publish(0, b"2")
+        self.clock.pump([0.001] * 10)
+        self.assertGreaterEqual(times[0] - began, 0.8 * TICK)
+        self.assertLess(times[0] - began, TICK)
 
     def test_brokerSaysTooLarge(self) -> None:
         """

@@ -87,6 +87,7 @@ class SqliteBusContractTests(StallingBusContractMixin, DurableBusContractMixin, 
     """
 
     makesTopicsAtStart = True
+    sharesPartitions = False
 
     def setUp(self) -> None:
         """
