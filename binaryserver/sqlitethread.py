@@ -14,7 +14,7 @@ from enum import Enum, auto
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any
+from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IDelayedCall
@@ -27,6 +27,8 @@ _BUSY_STEP = 1.0
 
 # Bytes that the write-ahead log keeps of the file system after a large transaction.
 _KEPT_WAL = 64 << 20
+
+_T = TypeVar("_T")
 
 Job = Callable[..., Any]
 _Jobs = Sequence[tuple[Job, Sequence[Any], Deferred[Any]]]
@@ -58,6 +60,7 @@ class SqliteThread:
         patience: float,
         writes: bool = True,
         merged: int = 500,
+        version: int = 0,
     ) -> None:
         """
         @param option: the option that named the file, for L{ConfigError}s
@@ -67,6 +70,7 @@ class SqliteThread:
         @param patience: s, how long a transaction waits for it
         @param writes: C{False}: jobs only read, and have no transaction
         @param merged: how many jobs one transaction may hold
+        @param version: of the schema: a file that was made with another is refused
         """
         self._reactor = reactor
         self._option = option
@@ -77,6 +81,7 @@ class SqliteThread:
         self._patience = patience
         self._writes = writes
         self._merged = merged
+        self._version = version
         self._state = _State.made
         self._jobs: SimpleQueue[tuple[Job, Sequence[Any], Deferred[Any]] | None] = SimpleQueue()
         self._unanswered: dict[Deferred[Any], None] = {}
@@ -164,6 +169,11 @@ class SqliteThread:
         Path(self.path).parent.mkdir(parents=True, exist_ok=True)
         connection = sqlite3.connect(self.path, timeout=_BUSY_STEP, isolation_level=None)
         try:
+            schema = self._schema
+            # Before anything is changed: it may be a file of something else.
+            if self._retry(lambda: self._isNew(connection), self._startTimeout):
+                # All of it at once, lest another process that starts finds a half-made file of version 0.
+                schema = f"BEGIN IMMEDIATE;\n{schema};\nPRAGMA user_version = {self._version};\nCOMMIT"
             (mode,) = self._retry(
                 lambda: connection.execute("PRAGMA journal_mode = WAL"), self._startTimeout
             ).fetchone()
@@ -171,7 +181,7 @@ class SqliteThread:
                 raise sqlite3.NotSupportedError(f"no write-ahead log is possible there, only {mode}")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute(f"PRAGMA journal_size_limit = {_KEPT_WAL}")
-            self._retry(lambda: connection.executescript(self._schema), self._startTimeout)
+            self._retry(lambda: connection.executescript(schema), self._startTimeout)
             if self._writes:
                 # A file that may only be read opens all the same, even a transaction begins: it takes a write to tell.
                 self._retry(lambda: connection.execute("BEGIN IMMEDIATE"), self._startTimeout)
@@ -183,13 +193,23 @@ class SqliteThread:
             raise
         return connection
 
+    def _isNew(self, connection: sqlite3.Connection) -> bool:
+        # One statement sees one state of the file, which another process may be making.
+        found = connection.execute("SELECT (SELECT count(*) FROM sqlite_master), user_version FROM pragma_user_version")
+        objects, version = found.fetchone()
+        if objects and version != self._version:
+            raise sqlite3.NotSupportedError(
+                f"its schema is of version {version}, but this release needs {self._version}: move the file away"
+            )
+        return not objects
+
     def _whyNotOpen(self, error: Exception) -> Exception:
-        if isinstance(error, sqlite3.OperationalError) and _isLocked(error):
+        if isLocked(error):
             return self._unavailable(f"{self._option}: {self.path}: another process keeps it locked")
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         return ConfigError(self._option, f"{self.path}: {reason}")
 
-    def _retry(self, step: Callable[[], sqlite3.Cursor], patience: float) -> sqlite3.Cursor:
+    def _retry(self, step: Callable[[], _T], patience: float) -> _T:
         """
         Wait for another process's lock in steps, so that an end is noticed.
         """
@@ -198,7 +218,7 @@ class SqliteThread:
             try:
                 return step()
             except sqlite3.OperationalError as error:
-                if not _isLocked(error) or self._isAbandoned or time.monotonic() > deadline:
+                if not isLocked(error) or self._isAbandoned or time.monotonic() > deadline:
                     raise
 
     def _do(self, connection: sqlite3.Connection, jobs: _Jobs) -> list[tuple[Deferred[Any], Any]]:
@@ -249,7 +269,10 @@ class SqliteThread:
 # In the thread.
 
 
-def _isLocked(error: sqlite3.OperationalError) -> bool:
+def isLocked(error: object) -> bool:
+    """
+    Whether it says that another process keeps the file locked.
+    """
     # What the module itself raises has no code.
     code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     return code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)

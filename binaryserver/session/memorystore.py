@@ -6,14 +6,34 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
 from binaryserver.errors import ConfigError, StoreError
 from binaryserver.interfaces import ISessionStore
-from binaryserver.model import EPOCH_2010_MS, KEPT_STREAMS, BoxKey, Claim, MarkUpdate, MqttSession, Owner, StreamMark
+from binaryserver.model import (
+    EPOCH_2010_MS,
+    KEPT_STREAMS,
+    BoxKey,
+    Claim,
+    DownlinkMessage,
+    LinkState,
+    MailboxEntry,
+    MailboxLimits,
+    MarkUpdate,
+    MqttSession,
+    Orphan,
+    Owner,
+    Progress,
+    Put,
+    Renewal,
+    StreamMark,
+    Take,
+)
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.memorymailbox import MemoryMailboxes
 
 MAX_WORKERS = 1 << 14
 """How many worker numbers there are."""
@@ -33,8 +53,25 @@ class _Box:
     """
 
     owner: Owner | None = None
+    previous: Owner | None = None
+    attempt: str = ""
+    protocol: str = ""
+    peer: str = ""
+    isListening: bool = False
     marks: dict[int, StreamMark] = field(default_factory=dict)
     mqtt: MqttSession | None = None
+
+    def raiseMark(self, mark: StreamMark) -> None:
+        """
+        Merge a mark by maximum.
+        """
+        stream, committed, latest = mark
+        old = self.marks.pop(stream, None)
+        if old is not None:
+            committed, latest = max(committed, old.committed), max(latest, old.latest)
+        self.marks[stream] = StreamMark(stream, committed, latest)
+        while len(self.marks) > KEPT_STREAMS:
+            del self.marks[next(iter(self.marks))]
 
 
 @implementer(ISessionStore)
@@ -46,8 +83,13 @@ class MemorySessionStore:
     def __init__(self, spec: str, context: BackEndContext) -> None:
         if spec.partition(":")[2]:
             raise ConfigError(context.option, f"{spec!r}: memory: takes no value")
+        self._clock = context.reactor
         self._boxes: dict[BoxKey, _Box] = {}
         self._workers: dict[str, int] = {}
+        self._taken: set[int] = set()
+        # The incarnation of each instance that is alive, and when, s of the clock, it renewed.
+        self._alive: dict[str, tuple[str, float]] = {}
+        self._mailboxes = MemoryMailboxes(self._ownerOf, self._listenerOf)
 
     def start(self) -> Deferred[None]:
         """
@@ -61,27 +103,76 @@ class MemorySessionStore:
         """
         return succeed(None)
 
-    def leaseWorker(self, incarnation: str) -> Deferred[int]:
+    def peers(self, incarnation: str) -> None:
         """
-        See L{ISessionStore.leaseWorker}. A newer incarnation of an instance takes its number over.
+        See L{ISessionStore.peers}: one process's own.
+        """
+
+    def leaseWorker(self, incarnation: str, wanted: int | None = None) -> Deferred[int]:
+        """
+        See L{ISessionStore.leaseWorker}.
         """
         instance = instanceOf(incarnation)
-        number = self._workers.get(instance, len(self._workers))
-        if number >= MAX_WORKERS:
+        number = self._workers.get(instance)
+        if number is None:
+            first = () if wanted is None else (wanted,)
+            # Mostly the numbers are taken one after the other.
+            tried = chain(first, range(len(self._taken), MAX_WORKERS), range(len(self._taken)))
+            number = next((one for one in tried if one not in self._taken), None)
+        if number is None:
             return fail(StoreError("every worker number is taken"))
         self._workers[instance] = number
+        self._taken.add(number)
+        self._alive[instance] = incarnation, self._clock.seconds()
         return succeed(number)
 
+    def renew(self, incarnation: str) -> Deferred[Renewal]:
+        """
+        See L{ISessionStore.renew}.
+        """
+        if self._isAlive(incarnation):
+            self._alive[instanceOf(incarnation)] = incarnation, self._clock.seconds()
+            return succeed(Renewal.renewed)
+        return succeed(Renewal.declaredDead if instanceOf(incarnation) in self._workers else Renewal.unknown)
+
+    def bury(self, leaseMs: int) -> Deferred[list[str]]:
+        """
+        See L{ISessionStore.bury}.
+        """
+        now = self._clock.seconds()
+        self._alive = {one: alive for one, alive in self._alive.items() if (now - alive[1]) * 1000 <= leaseMs}
+        owners = {box.owner.incarnation for box in self._boxes.values() if box.owner and box.owner.connected}
+        return succeed(sorted(owner for owner in owners if not self._isAlive(owner)))
+
+    def isDead(self, incarnation: str) -> Deferred[bool]:
+        """
+        See L{ISessionStore.isDead}.
+        """
+        return succeed(not self._isAlive(incarnation))
+
+    def resign(self, incarnation: str) -> Deferred[None]:
+        """
+        See L{ISessionStore.resign}.
+        """
+        if self._isAlive(incarnation):
+            del self._alive[instanceOf(incarnation)]
+        return succeed(None)
+
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool
+        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
     ) -> Deferred[Claim]:
         """
         See L{ISessionStore.claim}.
         """
         known = self._boxes.setdefault(box, _Box())
-        previous = known.owner
-        epoch = max(previous.linkEpoch + 1 if previous else 0, nowMs - EPOCH_2010_MS)
-        known.owner = Owner(incarnation, epoch, True)
+        if known.owner is not None and known.attempt == attempt:
+            epoch = known.owner.linkEpoch
+            return succeed(Claim(epoch, known.previous, tuple(known.marks.values()), known.mqtt))
+        previous = known.previous = known.owner
+        known.attempt = attempt
+        epoch = self._nextEpoch(known, nowMs)
+        known.owner = Owner(incarnation, epoch, True, nowMs)
+        known.protocol, known.peer, known.isListening = protocol, peer, False
         if clean:
             known.mqtt = None
         return succeed(Claim(epoch, previous, tuple(known.marks.values()), known.mqtt))
@@ -90,24 +181,65 @@ class MemorySessionStore:
         """
         See L{ISessionStore.release}.
         """
-        known = self._boxes.get(box)
-        if known is None or known.owner is None or known.owner.linkEpoch != linkEpoch:
+        known = self._latest(box, linkEpoch)
+        if known is None:
             return succeed(False)
-        known.owner = known.owner._replace(connected=False)
+        assert known.owner is not None
+        known.owner = known.owner._replace(connected=False, seenAt=nowMs)
+        known.isListening = False
         return succeed(True)
+
+    def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
+        """
+        See L{ISessionStore.restore}.
+        """
+        restored = []
+        for link in links:
+            known = self._boxes.setdefault(link.box, _Box())
+            for mark in link.marks:
+                known.raiseMark(mark)
+            owner = known.owner
+            mine = (link.linkEpoch, incarnation)
+            isLatest = owner is None or owner.linkEpoch < link.linkEpoch or (owner.linkEpoch, owner.incarnation) == mine
+            if isLatest:
+                known.owner = Owner(incarnation, link.linkEpoch, True, link.since)
+                known.protocol, known.peer, known.isListening = link.protocol, link.peer, link.isListening
+                known.mqtt = link.mqtt
+                known.attempt = ""
+            restored.append(isLatest)
+        return succeed(restored)
+
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+        """
+        See L{ISessionStore.adopt}.
+        """
+        orphans: list[Orphan] = []
+        if self._isAlive(dead):
+            return succeed(orphans)
+        for key, box in self._boxes.items():
+            owner = box.owner
+            if owner is not None and owner.incarnation == dead and owner.connected and len(orphans) < limit:
+                epoch = self._nextEpoch(box, nowMs)
+                box.owner = Owner(incarnation, epoch, True, nowMs)
+                box.isListening = False
+                box.attempt = ""
+                orphans.append(Orphan(key, epoch, owner.linkEpoch, box.protocol, box.peer))
+        return succeed(orphans)
+
+    def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        See L{ISessionStore.accounts}.
+        """
+        return succeed(
+            tuple(sorted(key.account for key, box in self._boxes.items() if key.asset == asset and box.owner))
+        )
 
     def commitMarks(self, marks: Sequence[MarkUpdate]) -> Deferred[None]:
         """
         See L{ISessionStore.commitMarks}.
         """
         for box, stream, committed, latest in marks:
-            kept = self._boxes.setdefault(box, _Box()).marks
-            old = kept.pop(stream, None)
-            if old is not None:
-                committed, latest = max(committed, old.committed), max(latest, old.latest)
-            kept[stream] = StreamMark(stream, committed, latest)
-            while len(kept) > KEPT_STREAMS:
-                del kept[next(iter(kept))]
+            self._boxes.setdefault(box, _Box()).raiseMark(StreamMark(stream, committed, latest))
         return succeed(None)
 
     def marks(self, box: BoxKey) -> Deferred[tuple[StreamMark, ...]]:
@@ -117,12 +249,77 @@ class MemorySessionStore:
         known = self._boxes.get(box)
         return succeed(tuple(known.marks.values()) if known else ())
 
-    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None) -> Deferred[bool]:
+    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """
         See L{ISessionStore.saveMqtt}.
         """
-        known = self._boxes.get(box)
-        if known is None or known.owner is None or known.owner.linkEpoch != linkEpoch:
+        known = self._latest(box, linkEpoch)
+        if known is None:
             return succeed(False)
         known.mqtt = session
+        known.isListening = isListening
         return succeed(True)
+
+    def putMessages(
+        self, messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int
+    ) -> Deferred[list[Put]]:
+        """
+        See L{ISessionStore.putMessages}.
+        """
+        return succeed([self._mailboxes.put(message, limits, nowMs) for message in messages])
+
+    def takeMessages(self, takes: Sequence[Take], nowMs: int) -> Deferred[list[list[MailboxEntry] | None]]:
+        """
+        See L{ISessionStore.takeMessages}.
+        """
+        return succeed([self._mailboxes.take(take, nowMs) for take in takes])
+
+    def progressMessages(self, heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
+        """
+        See L{ISessionStore.progressMessages}.
+        """
+        return succeed([self._mailboxes.progress(one) for one in heard])
+
+    def removeMessages(self, finished: Sequence[tuple[BoxKey, str]]) -> Deferred[None]:
+        """
+        See L{ISessionStore.removeMessages}.
+        """
+        for box, id_ in finished:
+            self._mailboxes.remove(box, id_)
+        return succeed(None)
+
+    def dueMessages(self, nowMs: int, limit: int) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.dueMessages}.
+        """
+        return succeed(self._mailboxes.due(nowMs, limit))
+
+    def mailbox(self, box: BoxKey) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.mailbox}.
+        """
+        return succeed(self._mailboxes.mailbox(box))
+
+    def _isAlive(self, incarnation: str) -> bool:
+        alive = self._alive.get(instanceOf(incarnation))
+        return alive is not None and alive[0] == incarnation
+
+    def _nextEpoch(self, box: _Box, nowMs: int) -> int:
+        return max(box.owner.linkEpoch + 1 if box.owner else 0, nowMs - EPOCH_2010_MS)
+
+    def _latest(self, box: BoxKey, linkEpoch: int) -> _Box | None:
+        """
+        What is known of a box, if that epoch is its latest.
+        """
+        known = self._boxes.get(box)
+        return known if known is not None and known.owner is not None and known.owner.linkEpoch == linkEpoch else None
+
+    def _ownerOf(self, box: BoxKey) -> Owner | None:
+        known = self._boxes.get(box)
+        return known.owner if known is not None else None
+
+    def _listenerOf(self, box: BoxKey) -> str:
+        known = self._boxes.get(box)
+        if known is None or known.owner is None or not (known.owner.connected and known.isListening):
+            return ""
+        return known.owner.incarnation if self._isAlive(known.owner.incarnation) else ""

@@ -6,22 +6,37 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
-from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.errors import ConfigError, StoreError, StoreUnavailable
+from binaryserver.errors import ConfigError, StoreError, StoreNotAsked, StoreUnavailable
 from binaryserver.interfaces import ISessionStore
-from binaryserver.model import EPOCH_2010_MS, KEPT_STREAMS, BoxKey, Claim, MarkUpdate, MqttSession, Owner, StreamMark
+from binaryserver.model import (
+    EPOCH_2010_MS,
+    KEPT_STREAMS,
+    BoxKey,
+    Claim,
+    DownlinkMessage,
+    LinkState,
+    MailboxEntry,
+    MailboxLimits,
+    MarkUpdate,
+    MqttSession,
+    Orphan,
+    Owner,
+    Progress,
+    Put,
+    Renewal,
+    StreamMark,
+    Take,
+)
 from binaryserver.plugins import BackEndContext
-from binaryserver.session.memorystore import MAX_WORKERS, instanceOf
-from binaryserver.sqlitethread import Job, SqliteThread
+from binaryserver.session import sqliteleases, sqlitemailbox
+from binaryserver.sqlitethread import Job, SqliteThread, isLocked
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS boxes (
@@ -30,13 +45,18 @@ CREATE TABLE IF NOT EXISTS boxes (
     incarnation TEXT NOT NULL,
     epoch INTEGER NOT NULL,
     connected INTEGER NOT NULL,
+    listening INTEGER NOT NULL,
     protocol TEXT NOT NULL,
     peer TEXT NOT NULL,
     since INTEGER NOT NULL,
     last_seen INTEGER NOT NULL,
     mqtt TEXT,
+    attempt TEXT,
+    previous TEXT,
     PRIMARY KEY (account, asset)
 ) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS boxes_connected ON boxes (incarnation) WHERE connected;
+CREATE INDEX IF NOT EXISTS boxes_asset ON boxes (asset);
 CREATE TABLE IF NOT EXISTS marks (
     account TEXT NOT NULL,
     asset TEXT NOT NULL,
@@ -46,21 +66,13 @@ CREATE TABLE IF NOT EXISTS marks (
     raised INTEGER NOT NULL,
     PRIMARY KEY (account, asset, stream)
 ) WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS workers (
-    instance TEXT NOT NULL PRIMARY KEY,
-    number INTEGER NOT NULL UNIQUE,
-    leased INTEGER NOT NULL
-) WITHOUT ROWID;
 """
 
 # SQLite's integers are signed: what has 64 bits is kept less this, so that comparing them stays right.
 _BIAS = 1 << 63
 
-# s after which a started store says again that its worker lives.
-_RENEWAL = 600.0
-
-# ns without that, after which the number may be another instance's, if there is no unused one left.
-_LAPSED = 86_400 * 10**9
+# Of the tables of all parts; counts up with each change of them.
+_VERSION = 3
 
 
 @implementer(ISessionStore)
@@ -69,18 +81,21 @@ class SqliteSessionStore:
     C{sqlite:PATH}
     """
 
-    log = Logger()
-
     def __init__(self, spec: str, context: BackEndContext) -> None:
         path = spec.partition(":")[2]
         if not path or "?" in path:
             raise ConfigError(context.option, f"{spec!r}: the form is sqlite:PATH")
         self._context = context
         self._thread = SqliteThread(
-            context.reactor, context.option, path, _SCHEMA, StoreUnavailable, context.startTimeout, context.startTimeout
+            context.reactor,
+            context.option,
+            path,
+            _SCHEMA + sqliteleases.SCHEMA + sqlitemailbox.SCHEMA,
+            StoreUnavailable,
+            context.startTimeout,
+            context.startTimeout,
+            version=_VERSION,
         )
-        self._leased: dict[str, int] = {}
-        self._renewing: IDelayedCall | None = None
 
     def start(self) -> Deferred[None]:
         """
@@ -92,44 +107,54 @@ class SqliteSessionStore:
         """
         See L{ISessionStore.stop}.
         """
-        if self._renewing is not None:
-            self._renewing.cancel()
-            self._renewing = None
         late = StoreError("the session store was stopped before it was written")
         return self._thread.stop(self._context.stopTimeout, late)
 
     def _call(self, job: Job, *arguments: Any) -> Deferred[Any]:
         return self._thread.call(job, *arguments).addErrback(_storeError)
 
-    def leaseWorker(self, incarnation: str) -> Deferred[int]:
+    def peers(self, incarnation: str) -> None:
         """
-        See L{ISessionStore.leaseWorker}. A number stays its instance's: a new incarnation takes it over from the old
-        one. A store that is started renews what it leased; when every number has an instance, the one that was not
-        renewed for longest goes to the newcomer, if that was a day or more. Fails with L{StoreError} if it was not.
+        See L{ISessionStore.peers}: a file tells nobody anything.
         """
-        instance = instanceOf(incarnation)
 
-        def leased(number: int) -> int:
-            self._leased[instance] = number
-            if self._renewing is None:
-                self._renewing = self._context.reactor.callLater(_RENEWAL, self._renew)
-            return number
+    def leaseWorker(self, incarnation: str, wanted: int | None = None) -> Deferred[int]:
+        """
+        See L{ISessionStore.leaseWorker} and L{sqliteleases.leaseWorker}.
+        """
+        return self._call(sqliteleases.leaseWorker, incarnation, wanted)
 
-        return self._call(_leaseWorker, instance).addCallback(leased)
+    def renew(self, incarnation: str) -> Deferred[Renewal]:
+        """
+        See L{ISessionStore.renew}.
+        """
+        return self._call(sqliteleases.renew, incarnation)
 
-    def _renew(self) -> None:
-        self._renewing = self._context.reactor.callLater(_RENEWAL, self._renew)
-        self._call(_renewWorkers, list(self._leased.items())).addErrback(
-            lambda failure: self.log.error("the worker's lease was not renewed: {reason}", reason=failure.value)
-        )
+    def bury(self, leaseMs: int) -> Deferred[list[str]]:
+        """
+        See L{ISessionStore.bury}.
+        """
+        return self._call(sqliteleases.bury, leaseMs)
+
+    def isDead(self, incarnation: str) -> Deferred[bool]:
+        """
+        See L{ISessionStore.isDead}.
+        """
+        return self._call(sqliteleases.isDead, incarnation)
+
+    def resign(self, incarnation: str) -> Deferred[None]:
+        """
+        See L{ISessionStore.resign}.
+        """
+        return self._call(sqliteleases.resign, incarnation)
 
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool
+        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
     ) -> Deferred[Claim]:
         """
         See L{ISessionStore.claim}.
         """
-        return self._call(_claim, box, incarnation, protocol, peer, nowMs, clean)
+        return self._call(_claim, box, incarnation, protocol, peer, nowMs, clean, attempt)
 
     def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
         """
@@ -137,9 +162,28 @@ class SqliteSessionStore:
         """
         return self._call(
             _update,
-            "UPDATE boxes SET connected = 0, last_seen = ? WHERE account = ? AND asset = ? AND epoch = ?",
+            "UPDATE boxes SET connected = 0, listening = 0, last_seen = ? "
+            "WHERE account = ? AND asset = ? AND epoch = ?",
             (nowMs, *box, linkEpoch),
         )
+
+    def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
+        """
+        See L{ISessionStore.restore}.
+        """
+        return self._call(_restore, incarnation, links)
+
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+        """
+        See L{ISessionStore.adopt}.
+        """
+        return self._call(_adopt, dead, incarnation, nowMs, limit)
+
+    def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        See L{ISessionStore.accounts}.
+        """
+        return self._call(_accounts, asset)
 
     def commitMarks(self, marks: Sequence[MarkUpdate]) -> Deferred[None]:
         """
@@ -153,72 +197,161 @@ class SqliteSessionStore:
         """
         return self._call(_marks, box)
 
-    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None) -> Deferred[bool]:
+    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """
         See L{ISessionStore.saveMqtt}.
         """
-        text = None if session is None else json.dumps([session.subscriptions, session.received])
         return self._call(
             _update,
-            "UPDATE boxes SET mqtt = ? WHERE account = ? AND asset = ? AND epoch = ?",
-            (text, *box, linkEpoch),
+            "UPDATE boxes SET mqtt = ?, listening = ? WHERE account = ? AND asset = ? AND epoch = ?",
+            (_encodeSession(session), isListening, *box, linkEpoch),
         )
+
+    def putMessages(
+        self, messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int
+    ) -> Deferred[list[Put]]:
+        """
+        See L{ISessionStore.putMessages}.
+        """
+        return self._call(sqlitemailbox.putMessages, messages, limits, nowMs)
+
+    def takeMessages(self, takes: Sequence[Take], nowMs: int) -> Deferred[list[list[MailboxEntry] | None]]:
+        """
+        See L{ISessionStore.takeMessages}.
+        """
+        return self._call(sqlitemailbox.takeMessages, takes, nowMs)
+
+    def progressMessages(self, heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
+        """
+        See L{ISessionStore.progressMessages}.
+        """
+        return self._call(sqlitemailbox.progressMessages, heard)
+
+    def removeMessages(self, finished: Sequence[tuple[BoxKey, str]]) -> Deferred[None]:
+        """
+        See L{ISessionStore.removeMessages}.
+        """
+        return self._call(sqlitemailbox.removeMessages, finished)
+
+    def dueMessages(self, nowMs: int, limit: int) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.dueMessages}.
+        """
+        return self._call(sqlitemailbox.dueMessages, nowMs, limit)
+
+    def mailbox(self, box: BoxKey) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.mailbox}.
+        """
+        return self._call(sqlitemailbox.mailbox, box)
 
 
 def _storeError(failure: Failure) -> None:
     # An OverflowError is SQLite's too: a number of more than 64 bits.
     failure.trap(sqlite3.Error, OverflowError)
-    raise StoreError(f"SQLite: {failure.getErrorMessage()}") from failure.value
+    # Who waits in vain for the file's lock has changed nothing.
+    kind = StoreNotAsked if isLocked(failure.value) else StoreError
+    raise kind(f"SQLite: {failure.getErrorMessage()}") from failure.value
 
 
 # In the thread.
 
 
-def _leaseWorker(connection: sqlite3.Connection, instance: str) -> int:
-    now = time.time_ns()
-    row = connection.execute("SELECT number FROM workers WHERE instance = ?", (instance,)).fetchone()
-    if row is not None:
-        _renewWorkers(connection, [(instance, row[0])])
-        return int(row[0])
-    taken = {number for (number,) in connection.execute("SELECT number FROM workers")}
-    if len(taken) < MAX_WORKERS:
-        number = next(number for number in range(MAX_WORKERS) if number not in taken)
-    else:
-        oldest, number, leased = connection.execute(
-            "SELECT instance, number, leased FROM workers ORDER BY leased LIMIT 1"
-        ).fetchone()
-        if now - leased < _LAPSED:
-            raise StoreError(f"all {MAX_WORKERS} worker numbers are taken by instances that lived within a day")
-        connection.execute("DELETE FROM workers WHERE instance = ?", (oldest,))
-    connection.execute("INSERT INTO workers VALUES (?, ?, ?)", (instance, number, now))
-    return int(number)
-
-
-def _renewWorkers(connection: sqlite3.Connection, leased: Sequence[tuple[str, int]]) -> None:
-    now = time.time_ns()
-    connection.executemany(
-        "UPDATE workers SET leased = ? WHERE instance = ? AND number = ?", [(now, *lease) for lease in leased]
-    )
-
-
 def _claim(
-    connection: sqlite3.Connection, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool
+    connection: sqlite3.Connection,
+    box: BoxKey,
+    incarnation: str,
+    protocol: str,
+    peer: str,
+    nowMs: int,
+    clean: bool,
+    attempt: str,
 ) -> Claim:
     row = connection.execute(
-        "SELECT incarnation, epoch, connected, mqtt FROM boxes WHERE account = ? AND asset = ?", box
+        "SELECT incarnation, epoch, connected, last_seen, mqtt, attempt, previous "
+        "FROM boxes WHERE account = ? AND asset = ?",
+        box,
     ).fetchone()
-    previous = None if row is None else Owner(row[0], row[1], bool(row[2]))
-    text = None if row is None or clean else row[3]
-    epoch = max(previous.linkEpoch + 1 if previous else 0, nowMs - EPOCH_2010_MS)
+    if row is not None and row[5] == attempt:
+        return Claim(row[1], _decodeOwner(row[6]), _marks(connection, box), _decodeSession(row[4]))
+    previous = None if row is None else Owner(row[0], row[1], bool(row[2]), row[3])
+    text = None if row is None or clean else row[4]
+    epoch = _nextEpoch(previous.linkEpoch if previous else -1, nowMs)
     connection.execute(
-        "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?)",
-        (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text),
+        "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?)",
+        (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text, attempt, json.dumps(previous)),
     )
-    session = None if text is None else _decodeSession(text)
-    return Claim(epoch, previous, _marks(connection, box), session)
+    return Claim(epoch, previous, _marks(connection, box), _decodeSession(text))
 
 
-def _decodeSession(text: str) -> MqttSession:
+def _nextEpoch(last: int, nowMs: int) -> int:
+    return max(last + 1, nowMs - EPOCH_2010_MS)
+
+
+def _restore(connection: sqlite3.Connection, incarnation: str, links: Sequence[LinkState]) -> list[bool]:
+    _commitMarks(connection, [MarkUpdate(link.box, *mark) for link in links for mark in link.marks])
+    return [
+        _update(
+            connection,
+            "INSERT INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, NULL, NULL) "
+            "ON CONFLICT (account, asset) DO UPDATE SET incarnation = excluded.incarnation, "
+            "epoch = excluded.epoch, connected = 1, listening = excluded.listening, "
+            "protocol = excluded.protocol, peer = excluded.peer, since = excluded.since, "
+            "last_seen = excluded.last_seen, mqtt = excluded.mqtt, "
+            "attempt = NULL, previous = NULL "
+            "WHERE epoch < excluded.epoch OR epoch = excluded.epoch AND incarnation = excluded.incarnation",
+            (
+                *link.box,
+                incarnation,
+                link.linkEpoch,
+                link.isListening,
+                link.protocol,
+                link.peer,
+                link.since,
+                link.since,
+                _encodeSession(link.mqtt),
+            ),
+        )
+        for link in links
+    ]
+
+
+def _adopt(connection: sqlite3.Connection, dead: str, incarnation: str, nowMs: int, limit: int) -> list[Orphan]:
+    if not sqliteleases.isDead(connection, dead):
+        return []
+    found = connection.execute(
+        "SELECT account, asset, epoch, protocol, peer FROM boxes WHERE connected AND incarnation = ? LIMIT ?",
+        (dead, limit),
+    )
+    orphans = [
+        Orphan(BoxKey(account, asset), _nextEpoch(epoch, nowMs), epoch, protocol, peer)
+        for account, asset, epoch, protocol, peer in found
+    ]
+    connection.executemany(
+        "UPDATE boxes SET incarnation = ?, epoch = ?, listening = 0, since = ?, last_seen = ?, "
+        "attempt = NULL, previous = NULL WHERE account = ? AND asset = ?",
+        [(incarnation, orphan.linkEpoch, nowMs, nowMs, *orphan.box) for orphan in orphans],
+    )
+    return orphans
+
+
+def _accounts(connection: sqlite3.Connection, asset: str) -> tuple[str, ...]:
+    rows = connection.execute("SELECT account FROM boxes WHERE asset = ? ORDER BY account", (asset,))
+    return tuple(account for (account,) in rows)
+
+
+def _encodeSession(session: MqttSession | None) -> str | None:
+    return None if session is None else json.dumps([session.subscriptions, session.received])
+
+
+def _decodeOwner(text: str) -> Owner | None:
+    values = json.loads(text)
+    return None if values is None else Owner(*values)
+
+
+def _decodeSession(text: str | None) -> MqttSession | None:
+    if text is None:
+        return None
     try:
         subscriptions, received = json.loads(text)
         return MqttSession(tuple((name, qos) for name, qos in subscriptions), tuple(received))

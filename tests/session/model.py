@@ -4,16 +4,29 @@ An L{ISessionStore} as plain dicts: what the others are compared with.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
 
-from hypothesis import strategies as st
-
-from binaryserver.model import EPOCH_2010_MS, BoxKey, Claim, MarkUpdate, MqttSession, Owner, StreamMark
-
-Answer = Claim | bool | tuple[StreamMark, ...] | None
-Operation = tuple[str, tuple[Any, ...]]
-"""The name of a method, and what it is given; in place of a link epoch, how many claims of that box ago."""
+from binaryserver.model import (
+    EPOCH_2010_MS,
+    NO_QUEUE_MS,
+    RETRY_MS,
+    BoxKey,
+    Claim,
+    DownlinkMessage,
+    Final,
+    FinalStatus,
+    LinkState,
+    MailboxEntry,
+    MailboxLimits,
+    MarkUpdate,
+    MqttSession,
+    Orphan,
+    Owner,
+    Progress,
+    Put,
+    StreamMark,
+    Take,
+)
 
 
 class ModelStore:
@@ -22,43 +35,114 @@ class ModelStore:
     """
 
     def __init__(self) -> None:
+        self.alive: set[str] = set()
+        self.attempts: dict[BoxKey, tuple[str, Owner | None]] = {}
         self.owners: dict[BoxKey, Owner] = {}
+        self.listening: dict[BoxKey, bool] = {}
         self.sessions: dict[BoxKey, MqttSession | None] = {}
         self.streams: dict[BoxKey, dict[int, StreamMark]] = {}
+        self.entries: dict[tuple[BoxKey, str], MailboxEntry] = {}
+        self.given: dict[tuple[BoxKey, str], int] = {}
+        self.putUnder: dict[tuple[BoxKey, str], Owner | None] = {}
+        self.finished: set[tuple[BoxKey, str]] = set()
+        self.counts: dict[BoxKey, int] = {}
 
-    def claim(self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool) -> Claim:
+    def leaseWorker(self, incarnation: str) -> None:
+        """
+        See L{ISessionStore.leaseWorker}; the number is the store's to choose.
+        """
+        self.alive = {one for one in self.alive if one[0] != incarnation[0]} | {incarnation}
+
+    def resign(self, incarnation: str) -> None:
+        """
+        See L{ISessionStore.resign}.
+        """
+        self.alive.discard(incarnation)
+
+    def isDead(self, incarnation: str) -> bool:
+        """
+        See L{ISessionStore.isDead}.
+        """
+        return incarnation not in self.alive
+
+    def claim(
+        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+    ) -> Claim:
         """
         See L{ISessionStore.claim}.
         """
+        if box in self.attempts and self.attempts[box][0] == attempt:
+            return Claim(self.owners[box].linkEpoch, self.attempts[box][1], self.marks(box), self.sessions.get(box))
+        previous = self.owners.get(box)
+        epoch = self._own(box, incarnation, nowMs)
+        self.attempts[box] = (attempt, previous)
+        if clean:
+            self.sessions[box] = None
+        return Claim(epoch, previous, self.marks(box), self.sessions.get(box))
+
+    def _own(self, box: BoxKey, incarnation: str, nowMs: int) -> int:
         previous = self.owners.get(box)
         epoch = nowMs - EPOCH_2010_MS
         if previous is not None and previous.linkEpoch >= epoch:
             epoch = previous.linkEpoch + 1
-        self.owners[box] = Owner(incarnation, epoch, True)
-        if clean:
-            self.sessions[box] = None
-        return Claim(epoch, previous, self.marks(box), self.sessions.get(box))
+        self.owners[box] = Owner(incarnation, epoch, True, nowMs)
+        self.listening[box] = False
+        self.attempts.pop(box, None)
+        return epoch
+
+    def _isLatest(self, box: BoxKey, linkEpoch: int) -> bool:
+        return box in self.owners and self.owners[box].linkEpoch == linkEpoch
 
     def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> bool:
         """
         See L{ISessionStore.release}.
         """
-        owner = self.owners.get(box)
-        if owner is None or owner.linkEpoch != linkEpoch:
+        if not self._isLatest(box, linkEpoch):
             return False
-        self.owners[box] = Owner(owner.incarnation, linkEpoch, False)
+        self.owners[box] = Owner(self.owners[box].incarnation, linkEpoch, False, nowMs)
         return True
 
-    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None) -> bool:
+    def restore(self, incarnation: str, links: Sequence[LinkState]) -> list[bool]:
+        """
+        See L{ISessionStore.restore}.
+        """
+        return [self._restore(incarnation, link) for link in links]
+
+    def _restore(self, incarnation: str, link: LinkState) -> bool:
+        self.commitMarks([MarkUpdate(link.box, *mark) for mark in link.marks])
+        owner = self.owners.get(link.box)
+        if owner is not None and owner.linkEpoch > link.linkEpoch:
+            return False
+        if owner is not None and owner.linkEpoch == link.linkEpoch and owner.incarnation != incarnation:
+            return False
+        self.owners[link.box] = Owner(incarnation, link.linkEpoch, True, link.since)
+        self.listening[link.box] = link.isListening
+        self.attempts.pop(link.box, None)
+        self.sessions[link.box] = link.mqtt
+        return True
+
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> list[Orphan]:
+        """
+        See L{ISessionStore.adopt}; of a limit that is never reached.
+        """
+        if dead in self.alive:
+            return []
+        lost = {box: owner.linkEpoch for box, owner in self.owners.items() if owner[:1] == (dead,) and owner.connected}
+        return [
+            Orphan(box, self._own(box, incarnation, nowMs), epoch, "md30", "192.0.2.1") for box, epoch in lost.items()
+        ]
+
+    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> bool:
         """
         See L{ISessionStore.saveMqtt}.
         """
-        if box not in self.owners or self.owners[box].linkEpoch != linkEpoch:
+        if not self._isLatest(box, linkEpoch):
             return False
         self.sessions[box] = session
+        self.listening[box] = isListening
         return True
 
-    def commitMarks(self, marks: list[MarkUpdate]) -> None:
+    def commitMarks(self, marks: Sequence[MarkUpdate]) -> None:
         """
         See L{ISessionStore.commitMarks}.
         """
@@ -75,56 +159,105 @@ class ModelStore:
         """
         return tuple(self.streams.get(box, {}).values())
 
+    def putMessages(self, messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int) -> list[Put]:
+        """
+        See L{ISessionStore.putMessages}.
+        """
+        return [self._put(message, limits, nowMs) for message in messages]
 
-def run(operations: list[Operation], call: Callable[..., Answer]) -> list[Answer]:
-    """
-    Do the operations one after the other.
+    def _put(self, message: DownlinkMessage, limits: MailboxLimits, nowMs: int) -> Put:
+        key = (message.box, message.id)
+        owner = self.owners.get(message.box)
+        isHeard = owner is not None and owner.connected and self.listening[message.box]
+        listener = owner.incarnation if owner and isHeard and owner.incarnation in self.alive else ""
+        if key in self.entries or key in self.finished:
+            return Put(self.entries.get(key), False, listener)
+        waiting = [len(entry.message.payload) for entry in self.mailbox(message.box) if entry.final is None]
+        final = None
+        if message.rejected:
+            final = Final(FinalStatus.rejected, message.rejected, nowMs)
+        elif nowMs >= message.expiresAt:
+            final = Final(FinalStatus.expired, "", nowMs)
+        elif message.noQueue and listener == "":
+            final = Final(FinalStatus.refused, "BOX_AWAY", nowMs)
+        elif len(waiting) + 1 > limits.messages or sum(waiting) + len(message.payload) > limits.size:
+            final = Final(FinalStatus.refused, "MAILBOX_FULL", nowMs)
+        self.counts[message.box] = self.counts.get(message.box, 0) + 1
+        kept = message if final is None else message._replace(payload=b"")
+        self.entries[key] = MailboxEntry(kept, self.counts[message.box], final=final)
+        self.putUnder[key] = owner
+        return Put(self.entries[key], True, listener)
 
-    @param call: takes the name of a method and what it is given
-    @return: what each answered
-    """
-    epochs: dict[BoxKey, list[int]] = {}
-    answers: list[Answer] = []
-    for name, arguments in operations:
-        if name in ("release", "saveMqtt"):
-            box, ago, rest = arguments
-            known = epochs.get(box, [])
-            answer = call(name, box, known[-ago] if ago <= len(known) else ago, rest)
+    def takeMessages(self, takes: Sequence[Take], nowMs: int) -> list[list[MailboxEntry] | None]:
+        """
+        See L{ISessionStore.takeMessages}.
+        """
+        return [self._take(take, nowMs) if self._isLatest(take.box, take.linkEpoch) else None for take in takes]
+
+    def _take(self, take: Take, nowMs: int) -> list[MailboxEntry]:
+        def mayGo(entry: MailboxEntry) -> bool:
+            message = entry.message
+            if entry.final or entry.deliveredAt or message.expiresAt <= nowMs or entry.sequence <= take.after:
+                return False
+            if not message.noQueue or entry.attempts:
+                return True
+            owner = self.putUnder[message.box, message.id]
+            return owner is not None and owner.linkEpoch == take.linkEpoch and nowMs - message.queuedAt <= NO_QUEUE_MS
+
+        taken = [entry for entry in self.mailbox(take.box) if mayGo(entry)][: take.limit]
+        taken = [entry._replace(attempts=entry.attempts + 1, sentAt=nowMs) for entry in taken]
+        self.entries.update({(take.box, entry.message.id): entry for entry in taken})
+        return taken
+
+    def progressMessages(self, heard: Sequence[Progress]) -> list[MailboxEntry | None]:
+        """
+        See L{ISessionStore.progressMessages}.
+        """
+        return [self._progress(one) for one in heard]
+
+    def _progress(self, heard: Progress) -> MailboxEntry | None:
+        entry = self.entries.get((heard.box, heard.id))
+        if entry is None or entry.final is not None or (heard.final is None and entry.deliveredAt):
+            return None
+        if heard.final is not None:
+            entry = entry._replace(final=heard.final)
+        elif entry.message.wantAck:
+            entry = entry._replace(deliveredAt=heard.at)
         else:
-            answer = call(name, *arguments)
-        if isinstance(answer, Claim):
-            epochs.setdefault(arguments[0], []).append(answer.linkEpoch)
-        answers.append(answer)
-    return answers
+            entry = entry._replace(deliveredAt=heard.at, final=Final(FinalStatus.acked, "", heard.at))
+        self.entries[heard.box, heard.id] = entry
+        return entry
 
+    def removeMessages(self, finished: Sequence[tuple[BoxKey, str]]) -> None:
+        """
+        See L{ISessionStore.removeMessages}; within a day.
+        """
+        for key in finished:
+            if key in self.entries and self.entries[key].final is not None:
+                del self.entries[key]
+                self.given.pop(key, None)
+                self.finished.add(key)
 
-_boxes = st.sampled_from([BoxKey("acme", "1"), BoxKey("acme", "2"), BoxKey("other", "1")])
-_uint64 = st.one_of(st.integers(0, 20), st.integers(2**63 - 2, 2**63 + 2), st.integers(0, 2**64 - 1))
-_int64 = st.one_of(st.integers(0, 20), st.integers(-(2**63), 2**63 - 1))
-_now = st.integers(EPOCH_2010_MS, EPOCH_2010_MS + 10)
-_ago = st.integers(1, 3)
-_sessions = st.builds(
-    MqttSession,
-    st.lists(st.tuples(st.text(st.characters(codec="utf-8"), max_size=5), st.integers(0, 1)), max_size=3).map(tuple),
-    st.lists(st.integers(1, 65_535), max_size=3).map(tuple),
-)
-_streams = st.one_of(st.integers(0, 5), st.sampled_from([2**63 - 1, 2**63, 2**64 - 1]))
+    def dueMessages(self, nowMs: int, limit: int) -> list[MailboxEntry]:
+        """
+        See L{ISessionStore.dueMessages}; of a limit that is never reached.
+        """
+        due = []
+        for key, entry in self.entries.items():
+            message, final = entry.message, entry.final
+            if final is None and message.expiresAt <= nowMs:
+                entry = entry._replace(final=Final(FinalStatus.expired, "", nowMs))
+            elif final is None and message.noQueue and not entry.attempts and message.queuedAt + NO_QUEUE_MS <= nowMs:
+                entry = entry._replace(final=Final(FinalStatus.refused, "BOX_AWAY", nowMs))
+            elif final is None or max(final.at, self.given.get(key, 0)) + RETRY_MS > nowMs:
+                continue
+            self.entries[key] = entry
+            self.given[key] = nowMs
+            due.append(entry)
+        return due
 
-operations: st.SearchStrategy[list[Operation]] = st.lists(
-    st.one_of(
-        st.tuples(
-            st.just("claim"),
-            st.tuples(
-                _boxes, st.sampled_from(["a@1", "b@1"]), st.just("md30"), st.just("192.0.2.1"), _now, st.booleans()
-            ),
-        ),
-        st.tuples(st.just("release"), st.tuples(_boxes, _ago, _now)),
-        st.tuples(st.just("saveMqtt"), st.tuples(_boxes, _ago, st.none() | _sessions)),
-        st.tuples(
-            st.just("commitMarks"),
-            st.tuples(st.lists(st.builds(MarkUpdate, _boxes, _streams, _uint64, _int64), max_size=6)),
-        ),
-        st.tuples(st.just("marks"), st.tuples(_boxes)),
-    ),
-    max_size=25,
-)
+    def mailbox(self, box: BoxKey) -> list[MailboxEntry]:
+        """
+        See L{ISessionStore.mailbox}.
+        """
+        return [entry for entry in self.entries.values() if entry.message.box == box]

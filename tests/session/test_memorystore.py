@@ -13,7 +13,8 @@ from twisted.trial.unittest import SynchronousTestCase
 from binaryserver.errors import ConfigError, StoreError
 from binaryserver.plugins import BackEndContext
 from binaryserver.session.memorystore import MAX_WORKERS, MemorySessionStore, instanceOf
-from tests.session.model import ModelStore, Operation, operations, run
+from tests.session.model import ModelStore
+from tests.session.operations import Operation, operations, run
 
 
 class MemorySessionStoreTests(SynchronousTestCase):

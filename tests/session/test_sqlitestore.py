@@ -9,28 +9,30 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from hypothesis import given, settings
 from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, gatherResults
-from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from binaryserver.errors import ConfigError, StoreError, StoreUnavailable
-from binaryserver.model import BoxKey, Claim, MarkUpdate, MqttSession, StreamMark
+from binaryserver.errors import ConfigError, StoreError, StoreNotAsked, StoreUnavailable
+from binaryserver.model import REMEMBERED_MS, BoxKey, Claim, MarkUpdate, MqttSession, Renewal, StreamMark
 from binaryserver.plugins import BackEndContext
-from binaryserver.session import sqlitestore
+from binaryserver.session import sqlitemailbox
 from binaryserver.session.memorystore import MAX_WORKERS
 from binaryserver.session.sqlitestore import SqliteSessionStore
-from tests.session.contract import BOX, NOW
-from tests.session.model import Answer, ModelStore, Operation, operations, run
+from tests.session.contract_base import BOX, LIMITS, NOW, messageFor
+from tests.session.model import ModelStore
+from tests.session.operations import Operation, operations, run
 
 reactor: Any = globalReactor
 
 WRITER = """
 import sys
+from itertools import count
 from twisted.internet import reactor
 from binaryserver.model import BoxKey, MarkUpdate
 from binaryserver.plugins import BackEndContext
@@ -38,6 +40,7 @@ from binaryserver.session.sqlitestore import SqliteSessionStore
 
 store = SqliteSessionStore("sqlite:" + sys.argv[1], BackEndContext(reactor, "--sessions"))
 box = BoxKey("acme", "box-1")
+attempts = count()
 
 def mark(number):
     def written(_):
@@ -50,7 +53,8 @@ def claim():
         print("epoch", claim.linkEpoch, flush=True)
         claim_()
     def claim_():
-        store.claim(box, sys.argv[2] + "@1", "md30", "192.0.2.1", 0, False).addCallback(claimed)
+        attempt = sys.argv[2] + str(next(attempts))
+        store.claim(box, sys.argv[2] + "@1", "md30", "192.0.2.1", 0, False, attempt).addCallback(claimed)
     claim_()
 
 def lease(_):
@@ -129,7 +133,7 @@ class SqliteSessionStoreTests(TestCase):
         store = await self.startStore()
         (mark,) = await store.marks(BOX)
         self.assertGreaterEqual(mark.committed, max(told[b"mark"]))
-        claim = await store.claim(BOX, "c@1", "md30", "192.0.2.1", 0, False)
+        claim = await store.claim(BOX, "c@1", "md30", "192.0.2.1", 0, False, "x")
         self.assertGreater(claim.linkEpoch, max(told[b"epoch"]))
 
     async def test_emptiedStore(self) -> None:
@@ -137,11 +141,11 @@ class SqliteSessionStoreTests(TestCase):
         Epochs grow on even after the file was lost, as time goes on.
         """
         store = await self.startStore()
-        first = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False)
+        first = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "x")
         await store.stop()
         for name in Path(self.path).parent.glob(Path(self.path).name + "*"):
             name.unlink()
-        again = await (await self.startStore()).claim(BOX, "a@1", "md30", "192.0.2.1", NOW + 1, False)
+        again = await (await self.startStore()).claim(BOX, "a@1", "md30", "192.0.2.1", NOW + 1, False, "y")
         self.assertEqual((again.previous, again.linkEpoch), (None, first.linkEpoch + 1))
 
     async def test_clockGoesBack(self) -> None:
@@ -175,12 +179,12 @@ class SqliteSessionStoreTests(TestCase):
 
     async def test_locked(self) -> None:
         """
-        Another process that keeps the file locked fails what is called, with a L{StoreError}, and later calls work.
+        Another process that keeps the file locked fails what is called, as unavailable, and later calls work.
         """
         store = await self.startStore(startTimeout=0.1)
         lock = sqlite3.connect(self.path, isolation_level=None)
         lock.execute("BEGIN IMMEDIATE")
-        error = await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 1)]), StoreError)
+        error = await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 1)]), StoreNotAsked)
         self.assertIn("locked", str(error))
         other = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions", startTimeout=0.1))
         self.assertIn("--sessions: ", str(await self.errorOf(other.start(), StoreUnavailable)))
@@ -203,45 +207,124 @@ class SqliteSessionStoreTests(TestCase):
         A number of more than 64 bits, or a session that was spoilt, fails its call alone.
         """
         store = await self.startStore()
-        claim = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False)
-        await store.saveMqtt(BOX, claim.linkEpoch, MqttSession())
+        claim = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "x")
+        await store.saveMqtt(BOX, claim.linkEpoch, MqttSession(), False)
         await self.errorOf(store.commitMarks([MarkUpdate(BOX, 1, 1, 2**63)]), StoreError)
         await store._thread.call(lambda connection: connection.execute("UPDATE boxes SET mqtt = '[1' ").rowcount)
-        await self.errorOf(store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False), StoreError)
-        clean = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, True)
+        await self.errorOf(store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "y"), StoreError)
+        clean = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, True, "z")
         self.assertEqual(clean, Claim(claim.linkEpoch + 1, clean.previous, (), None))
-
-    async def test_leaseIsRenewed(self) -> None:
-        """
-        A store that runs says now and then that its worker lives, and no more once it is stopped.
-        """
-        self.patch(sqlitestore, "_RENEWAL", 0.05)
-        store = await self.startStore()
-        await store.leaseWorker("a@1")
-        await store._thread.call(lambda connection: connection.execute("UPDATE workers SET leased = 0").rowcount)
-        await deferLater(reactor, 0.3, lambda: None)
-        (leased,) = await store._thread.call(lambda c: c.execute("SELECT leased FROM workers").fetchone())
-        self.assertLess(time.time_ns() - leased, 10**10)
 
     async def test_everyNumberTaken(self) -> None:
         """
-        No live instance loses its number; one that was not renewed for a day does, the one longest away first.
+        No instance that lived within a day loses its number; of others the one longest away does, first.
         """
         store = await self.startStore()
         now = time.time_ns()
 
         def fill(connection: sqlite3.Connection) -> None:
             connection.executemany(
-                "INSERT INTO workers VALUES (?, ?, ?)", [(f"host-{n}", n, now - n * 10**9) for n in range(MAX_WORKERS)]
+                "INSERT INTO workers VALUES (?, ?, ?, ?, ?)",
+                [(f"host-{n}", n, f"host-{n}@1", n % 2, now // 10**6 - n * 1000) for n in range(MAX_WORKERS)],
             )
 
         await store._thread.call(fill)
         error = await self.errorOf(store.leaseWorker("one-more@1"), StoreError)
         self.assertIn("16384", str(error))
-        self.assertEqual(await store.leaseWorker("host-7@2"), 7)
+        self.assertEqual(await store.leaseWorker("host-7@2", 9), 7)
         self.patch(time, "time_ns", lambda: now + 86_400 * 10**9)
-        self.assertEqual(await store.leaseWorker("one-more@1"), MAX_WORKERS - 1)
+        self.assertEqual(await store.leaseWorker("one-more@1", 9), MAX_WORKERS - 1)
         self.assertEqual(await store.leaseWorker("another@1"), MAX_WORKERS - 2)
+        self.assertIs(await store.renew(f"host-{MAX_WORKERS - 1}@1"), Renewal.unknown)
+
+    async def test_clockIsPutBack(self) -> None:
+        """
+        Leases from the future are counted anew: who lives is not taken for dead, and who is gone does not live on.
+        """
+        store = await self.startStore()
+        await store.leaseWorker("alive@1")
+        await store.leaseWorker("gone@1")
+        now = time.time_ns() - 3600 * 10**9
+        self.patch(time, "time_ns", lambda: now)
+        await store.bury(100)
+        now += 90 * 10**6
+        self.assertIs(await store.renew("alive@1"), Renewal.renewed)
+        now += 90 * 10**6
+        await store.bury(100)
+        self.assertEqual((await store.isDead("alive@1"), await store.isDead("gone@1")), (False, True))
+
+    async def test_fewStatements(self) -> None:
+        """
+        A batch for many boxes is one transaction, and what a sweep or a look for owners reads has an index.
+        """
+        store = await self.startStore()
+        texts: list[str] = []
+        await store._thread.call(lambda connection: connection.set_trace_callback(texts.append))
+        boxes = [BoxKey("acme", str(number)) for number in range(50)]
+        await store.putMessages([messageFor(f"m{n}", box) for box in boxes for n in range(4)], LIMITS, NOW)
+        self.assertEqual(sum(text.startswith("BEGIN") for text in texts), 1)
+
+        def plan(connection: sqlite3.Connection) -> list[str]:
+            queries = {
+                "SELECT * FROM messages WHERE due <= 5 ORDER BY due LIMIT 1",
+                "SELECT * FROM finished WHERE until <= 5 LIMIT 1",
+                "SELECT * FROM boxes WHERE connected AND incarnation = 'a' LIMIT 1",
+                "SELECT min(incarnation) FROM boxes WHERE connected AND incarnation > 'a'",
+                "SELECT account FROM boxes WHERE asset = 'a' ORDER BY account",
+            }
+            return [str(row[3]) for query in queries for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
+
+        steps = await store._thread.call(plan)
+        self.assertEqual([step for step in steps if not step.startswith("SEARCH")], [])
+
+    async def test_manyFinished(self) -> None:
+        """
+        A sweep forgets so many at a time, and the next ones the rest.
+        """
+        self.patch(sqlitemailbox, "_FORGOTTEN_AT_ONCE", 2)
+        store = await self.startStore()
+        names = [f"m{n}" for n in range(5)]
+        await store.putMessages([messageFor(name, expiresAt=NOW) for name in names], LIMITS, NOW)
+        await store.removeMessages([(BOX, name) for name in names])
+        for left in (3, 1, 0):
+            await store.dueMessages(NOW + REMEMBERED_MS, 10)
+            (count,) = await store._thread.call(lambda c: c.execute("SELECT count(*) FROM finished").fetchone())
+            self.assertEqual(count, left)
+
+    async def test_otherVersion(self) -> None:
+        """
+        A file of another release is refused with one line.
+        """
+        await (await self.startStore()).stop()
+        for version, statement in ((2, "PRAGMA user_version = 2"), (0, "PRAGMA user_version = 0")):
+            with closing(sqlite3.connect(self.path)) as connection:
+                connection.execute(statement)
+            store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))
+            error = await self.errorOf(store.start(), ConfigError)
+            self.assertEqual(
+                str(error),
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 3: "
+                "move the file away",
+            )
+
+    async def test_otherFile(self) -> None:
+        """
+        What is refused is left as it was.
+        """
+        with closing(sqlite3.connect(self.path)) as connection:
+            connection.execute("CREATE TABLE customers (name TEXT)")
+        before = Path(self.path).read_bytes()
+        store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))
+        self.assertIn("version 0, ", str(await self.errorOf(store.start(), ConfigError)))
+        self.assertEqual(Path(self.path).read_bytes(), before)
+
+    async def test_manyMakeTheFile(self) -> None:
+        """
+        Those that start on a file that is not there yet do not take it for another release's.
+        """
+        await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
+        with closing(sqlite3.connect(self.path)) as connection:
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (3,))
 
     async def test_badFiles(self) -> None:
         """
@@ -266,7 +349,8 @@ class ModelTests(SynchronousTestCase):
         """
         self.connection = sqlite3.connect(":memory:", isolation_level=None)
         self.addCleanup(self.connection.close)
-        self.connection.executescript(sqlitestore._SCHEMA)
+        self.store = SqliteSessionStore("sqlite:unused", BackEndContext(reactor, "--sessions"))
+        self.connection.executescript(self.store._thread._schema)
 
     @settings(deadline=None)
     @given(operations)
@@ -274,19 +358,19 @@ class ModelTests(SynchronousTestCase):
         """
         Whatever is done in whatever order, the store answers as plain dicts do.
         """
-        self.connection.executescript("DELETE FROM boxes; DELETE FROM marks")
-        store = SqliteSessionStore("sqlite:unused", BackEndContext(reactor, "--sessions"))
-        answer: Answer = None
+        tables = ("boxes", "marks", "workers", "mailboxes", "messages", "finished")
+        self.connection.executescript("".join(f"DELETE FROM {table};" for table in tables))
+        answer: Any = None
 
         def call(job: Any, *arguments: Any) -> Deferred[Any]:
             nonlocal answer
             answer = job(self.connection, *arguments)
             return Deferred()
 
-        self.patch(store._thread, "call", call)
+        self.patch(self.store._thread, "call", call)
 
-        def answers(name: str, *arguments: Any) -> Answer:
-            getattr(store, name)(*arguments)
+        def answers(name: str, *arguments: Any) -> Any:
+            getattr(self.store, name)(*arguments)
             return answer
 
         model = ModelStore()

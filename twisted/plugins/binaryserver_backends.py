@@ -35,6 +35,18 @@ sqliteSessions = BackEnd(
     "binaryserver.session.sqlitestore.SqliteSessionStore",
     "sqlite:PATH one file on this host",
 )
+redisSessions = BackEnd(
+    ISessionStorePlugin,
+    "redis",
+    "binaryserver.session.redisstore.RedisSessionStore",
+    "redis://[:PASSWORD@]HOST:PORT/DB[?option=value...] Redis, for several instances",
+)
+redissSessions = BackEnd(
+    ISessionStorePlugin,
+    "rediss",
+    "binaryserver.session.redisstore.RedisSessionStore",
+    "rediss://[:PASSWORD@]HOST:PORT/DB[?option=value...] Redis with TLS",
+)
 openDirectory = BackEnd(
     IDirectoryPlugin,
     "open",

@@ -1,0 +1,74 @@
+-- Before every script, behind the constants of binaryserver.model. ARGV[1] is the prefix of all keys. A batch is one argument
+-- of fields, each ended by a line feed, which no field has in it: texts come escaped as JSON escapes them. Replies are made
+-- alike.
+local prefix = ARGV[1]
+
+local function key(kind, name)
+  return prefix .. kind .. ':' .. name
+end
+
+local function fields(text)
+  return string.gmatch(text, '([^\n]*)\n')
+end
+
+-- tostring() would round what has more than 14 digits.
+local function digits(number)
+  return string.format('%.0f', number)
+end
+
+local function clock()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- Decimal texts: 64 bits do not fit into Lua's numbers.
+local function greater(one, other)
+  local isNegative = string.sub(one, 1, 1) == '-'
+  if isNegative ~= (string.sub(other, 1, 1) == '-') then
+    return not isNegative
+  end
+  if isNegative then
+    one, other = other, one
+  end
+  if #one ~= #other then
+    return #one > #other
+  end
+  return one > other
+end
+
+-- Merge a mark into a box's: "STREAM COMMITTED LATEST", separated by commas, the one raised last at the end.
+local function raise(text, stream, committed, latest)
+  local kept = {}
+  for s, c, l in string.gmatch(text or '', '([^ ,]+) ([^ ,]+) ([^ ,]+)') do
+    if s == stream then
+      if greater(c, committed) then committed = c end
+      if greater(l, latest) then latest = l end
+    else
+      kept[#kept + 1] = s .. ' ' .. c .. ' ' .. l
+    end
+  end
+  kept[#kept + 1] = stream .. ' ' .. committed .. ' ' .. latest
+  if #kept > KEPT_STREAMS then
+    table.remove(kept, 1)
+  end
+  return table.concat(kept, ',')
+end
+
+-- Make an incarnation the owner of a box, of which old is the present one or false. A claim that comes again is another
+-- one from then on, unless its attempt is noted.
+local function own(name, old, incarnation, epoch, protocol, peer, since, listening)
+  if old and old ~= incarnation then
+    redis.call('SREM', key('held', old), name)
+  end
+  redis.call('HSET', key('box', name), 'owner', incarnation, 'epoch', epoch, 'connected', '1', 'protocol', protocol,
+    'peer', peer, 'seen', since, 'listening', listening)
+  redis.call('HDEL', key('box', name), 'attempt', 'previous')
+  redis.call('SADD', key('held', incarnation), name)
+  redis.call('SADD', prefix .. 'owners', incarnation)
+end
+
+-- A box has an owner now: it is found by its asset, and its mailbox stays.
+local function enlist(name, account, asset)
+  redis.call('SADD', key('accounts', asset), account)
+  redis.call('PERSIST', key('mail', name))
+end

@@ -1,0 +1,304 @@
+"""
+Sessions in Redis, which the instances of a fleet share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from binaryserver.errors import StoreError, StoreUnavailable
+from binaryserver.interfaces import IPeers, ISessionStore
+from binaryserver.model import (
+    EPOCH_2010_MS,
+    BoxKey,
+    Claim,
+    DownlinkMessage,
+    LinkState,
+    MailboxEntry,
+    MailboxLimits,
+    MarkUpdate,
+    MqttSession,
+    Orphan,
+    Owner,
+    Progress,
+    Put,
+    Renewal,
+    StreamMark,
+    Take,
+)
+from binaryserver.plugins import BackEndContext
+from binaryserver.session.memorystore import MAX_WORKERS, instanceOf
+from binaryserver.session.redischecks import checkServer
+from binaryserver.session.redislink import RedisLink
+from binaryserver.session.redismail import RedisMailboxes, chunks, joined
+from binaryserver.session.redispeers import RedisPeers
+from binaryserver.session.redisscripts import loadScripts
+from binaryserver.session.redissettings import parseSpec
+from binaryserver.session.redistext import (
+    boxName,
+    boxOfName,
+    escape,
+    fields,
+    lines,
+    marksOf,
+    packMqtt,
+    reading,
+    unescape,
+    unpackMqtt,
+)
+
+_DAY_MS = 86_400_000
+
+_LAPSED_MS = _DAY_MS
+"""For how long a number's instance must have been away for another to get it, if there is no unused one left."""
+
+_DECLARED_MS = 7 * _DAY_MS
+"""How long it is remembered that an incarnation was declared dead."""
+
+
+@implementer(ISessionStore)
+class RedisSessionStore:
+    """
+    C{redis://[:PASSWORD@]HOST:PORT/DB[?option=value]}, C{rediss://...} with TLS.
+
+    @ivar warnings: what was found at the start that the operator should know, a sentence each
+    """
+
+    log = Logger()
+
+    def __init__(self, spec: str, context: BackEndContext) -> None:
+        self._context = context
+        self._settings = parseSpec(spec, context.option)
+        self._scripts = loadScripts()
+        self._link = RedisLink(context.reactor, self._settings, context.option, tuple(self._scripts.values()))
+        self._mailboxes = RedisMailboxes(self._script)
+        self.warnings: tuple[str, ...] = ()
+
+    def start(self) -> Deferred[None]:
+        """
+        See L{ISessionStore.start}.
+        """
+        return Deferred.fromCoroutine(self._start(self._context.reactor.seconds() + self._context.startTimeout))
+
+    async def _start(self, deadline: float) -> None:
+        await self._link.start(self._context.startTimeout)
+        checked = Deferred.fromCoroutine(checkServer(self._link.call, self._settings, self._context.option))
+        checked.addTimeout(max(0.1, deadline - self._context.reactor.seconds()), self._context.reactor, self._late)
+        try:
+            self.warnings = await checked
+        except BaseException:
+            await self._link.stop(0)
+            raise
+        for warning in self.warnings:
+            self.log.warn("{where}: {reason}", where=self._settings.where, reason=warning)
+
+    def _late(self, result: object, timeout: float) -> None:
+        raise StoreUnavailable(f"{self._context.option}: {self._settings.where}: it does not answer")
+
+    def stop(self) -> Deferred[None]:
+        """
+        See L{ISessionStore.stop}.
+        """
+        return self._link.stop(self._context.stopTimeout)
+
+    def peers(self, incarnation: str) -> IPeers:
+        """
+        See L{ISessionStore.peers}.
+        """
+        return RedisPeers(self._context, self._settings, incarnation, self._link.call, self.isDead)
+
+    def _script(self, name: str, *arguments: Any) -> Deferred[Any]:
+        return self._link.script(self._scripts[name], self._settings.prefix, *arguments)
+
+    def _key(self, kind: str, name: str = "") -> str:
+        return f"{self._settings.prefix}{kind}:{name}" if name else f"{self._settings.prefix}{kind}"
+
+    # Incarnations.
+
+    def leaseWorker(self, incarnation: str, wanted: int | None = None) -> Deferred[int]:
+        """
+        See L{ISessionStore.leaseWorker}. When every number has an instance, the one that was not heard of for longest
+        loses it to the newcomer, if that was a day or more.
+        """
+
+        def leased(reply: bytes) -> int:
+            if not reply:
+                raise StoreError(f"all {MAX_WORKERS} worker numbers are taken by instances that lived within a day")
+            return int(reply)
+
+        instance, number = escape(instanceOf(incarnation)), "" if wanted is None else wanted
+        return self._script("lease", instance, escape(incarnation), number, MAX_WORKERS, _LAPSED_MS).addCallback(
+            reading(leased)
+        )
+
+    def renew(self, incarnation: str) -> Deferred[Renewal]:
+        """
+        See L{ISessionStore.renew}.
+        """
+        renewed = self._script("renew", escape(instanceOf(incarnation)), escape(incarnation))
+        return renewed.addCallback(reading(lambda reply: Renewal[reply.decode("ascii")]))
+
+    def bury(self, leaseMs: int) -> Deferred[list[str]]:
+        """
+        See L{ISessionStore.bury}.
+        """
+        buried = self._script("bury", leaseMs, _DECLARED_MS)
+        return buried.addCallback(reading(lambda reply: sorted(unescape(each) for each in lines(reply)[:-1])))
+
+    def isDead(self, incarnation: str) -> Deferred[bool]:
+        """
+        See L{ISessionStore.isDead}.
+        """
+        score = self._link.call("ZSCORE", self._key("alive"), escape(incarnation))
+        return score.addCallback(lambda score: score is None)
+
+    def resign(self, incarnation: str) -> Deferred[None]:
+        """
+        See L{ISessionStore.resign}.
+        """
+        return self._link.call("ZREM", self._key("alive"), escape(incarnation)).addCallback(lambda _: None)
+
+    # Ownership.
+
+    def claim(
+        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+    ) -> Deferred[Claim]:
+        """
+        See L{ISessionStore.claim}.
+        """
+
+        def claimed(reply: bytes) -> Claim:
+            epoch, marks, mqtt, owner, *rest = lines(reply)
+            previous = Owner(unescape(owner), int(rest[0]), rest[1] == "1", int(rest[2])) if owner else None
+            return Claim(int(epoch), previous, marksOf(marks), unpackMqtt(mqtt))
+
+        return self._script(
+            "claim",
+            boxName(box),
+            escape(box.account),
+            escape(box.asset),
+            escape(incarnation),
+            escape(protocol),
+            escape(peer),
+            nowMs,
+            nowMs - EPOCH_2010_MS,
+            int(clean),
+            escape(attempt),
+        ).addCallback(reading(claimed))
+
+    def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+        """
+        See L{ISessionStore.release}.
+        """
+        return self._script("release", boxName(box), linkEpoch, nowMs).addCallback(bool)
+
+    def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
+        """
+        See L{ISessionStore.restore}.
+        """
+
+        def one(part: Sequence[LinkState]) -> Deferred[list[bool]]:
+            values: list[object] = []
+            for link in part:
+                values += (boxName(link.box), escape(link.box.account), escape(link.box.asset), link.linkEpoch)
+                values += (escape(link.protocol), escape(link.peer), link.since, int(link.isListening))
+                values += (packMqtt(link.mqtt), len(link.marks), *(value for mark in link.marks for value in mark))
+            reply = self._script("restore", escape(incarnation), fields(values))
+            return reply.addCallback(lambda restored: [each == ord("1") for each in restored])
+
+        return joined([one(part) for part in chunks(links)])
+
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+        """
+        See L{ISessionStore.adopt}.
+        """
+
+        def adopted(reply: bytes) -> list[Orphan]:
+            texts = iter(lines(reply))
+            return [
+                Orphan(boxOfName(name), int(epoch), int(lost), unescape(protocol), unescape(peer))
+                for name, epoch, lost, protocol, peer in zip(texts, texts, texts, texts, texts, strict=False)
+            ]
+
+        arguments = (escape(dead), escape(incarnation), nowMs, nowMs - EPOCH_2010_MS, limit)
+        return self._script("adopt", *arguments).addCallback(reading(adopted))
+
+    def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        See L{ISessionStore.accounts}.
+        """
+        members = self._link.call("SMEMBERS", self._key("accounts", escape(asset)))
+        return members.addCallback(
+            reading(lambda names: tuple(sorted(unescape(each.decode("ascii")) for each in names)))
+        )
+
+    # Tracks and MQTT.
+
+    def commitMarks(self, marks: Sequence[MarkUpdate]) -> Deferred[None]:
+        """
+        See L{ISessionStore.commitMarks}.
+        """
+
+        def one(part: Sequence[MarkUpdate]) -> Deferred[list[None]]:
+            values = [value for box, *numbers in part for value in (boxName(box), *numbers)]
+            return self._script("marks", fields(values)).addCallback(lambda _: [])
+
+        return joined([one(part) for part in chunks(marks)]).addCallback(lambda _: None)
+
+    def marks(self, box: BoxKey) -> Deferred[tuple[StreamMark, ...]]:
+        """
+        See L{ISessionStore.marks}.
+        """
+        text = self._link.call("HGET", self._key("box", boxName(box)), "marks")
+        return text.addCallback(reading(lambda text: marksOf((text or b"").decode("ascii"))))
+
+    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
+        """
+        See L{ISessionStore.saveMqtt}.
+        """
+        return self._script("mqtt", boxName(box), linkEpoch, packMqtt(session), int(isListening)).addCallback(bool)
+
+    # Mailboxes.
+
+    def putMessages(
+        self, messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int
+    ) -> Deferred[list[Put]]:
+        """
+        See L{ISessionStore.putMessages}.
+        """
+        return self._mailboxes.put(messages, limits, nowMs)
+
+    def takeMessages(self, takes: Sequence[Take], nowMs: int) -> Deferred[list[list[MailboxEntry] | None]]:
+        """
+        See L{ISessionStore.takeMessages}.
+        """
+        return self._mailboxes.take(takes, nowMs)
+
+    def progressMessages(self, heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
+        """
+        See L{ISessionStore.progressMessages}.
+        """
+        return self._mailboxes.progress(heard)
+
+    def removeMessages(self, finished: Sequence[tuple[BoxKey, str]]) -> Deferred[None]:
+        """
+        See L{ISessionStore.removeMessages}.
+        """
+        return self._mailboxes.remove(finished)
+
+    def dueMessages(self, nowMs: int, limit: int) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.dueMessages}.
+        """
+        return self._mailboxes.due(nowMs, limit)
+
+    def mailbox(self, box: BoxKey) -> Deferred[list[MailboxEntry]]:
+        """
+        See L{ISessionStore.mailbox}.
+        """
+        return self._mailboxes.mailbox(box)
