@@ -4,13 +4,19 @@ One instance of the gateway: what its links share.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
 from binaryserver.bus.topics import Topics
+from binaryserver.downlink.delivery import Delivery
+from binaryserver.downlink.statuses import Statuses
 from binaryserver.ids import IdSource
-from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IPeers, ISessionStore
+from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IInbox, IPeers, ISessionStore
+from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.counters import Counters
 from binaryserver.session.announcer import Announcer
 from binaryserver.session.memorybudget import MemoryBudget
@@ -32,6 +38,8 @@ class Limits:
     @ivar windowBytes: bytes of them
     @ivar globalWindow: bytes that may wait for the bus in one process
     @ivar partialPackets: bytes of packets not yet whole that one process keeps, beyond a little for each link
+    @ivar reconnectGrace: a box that comes back within it is told as C{reconnect}
+    @ivar downlinkWindow: messages that a link was sent and has not acked
     """
 
     maxPacket: int = 262_144
@@ -43,6 +51,8 @@ class Limits:
     packetTimeout: float = 30.0
     outputTimeout: float = 30.0
     batchDeadline: float = 60.0
+    reconnectGrace: float = 10.0
+    downlinkWindow: int = 16
 
     @property
     def sweepPeriod(self) -> float:
@@ -53,6 +63,7 @@ class Limits:
         return max(0.1, min(MAX_PERIOD, shortest / 5))
 
 
+@implementer(IInbox)
 class Gateway:
     """
     @ivar clock: the reactor
@@ -94,11 +105,49 @@ class Gateway:
         self.memory = MemoryBudget(limits.partialPackets)
         self.uplink = Uplink(bus, store, clock, limits.globalWindow)
         self.announcer = Announcer(bus, topics.presences, clock)
-        self.uplink.otherBytes = lambda: self.announcer.queuedBytes
+        self.rejects = Announcer(bus, topics.rejects, clock)
+        self.statuses = Statuses(bus, store, topics.statuses, clock, nowMs, instance, self.counters)
+        self.delivery = Delivery(store, self.statuses, clock, nowMs, limits.downlinkWindow, lambda: self.hasMuchToTell)
+        self.uplink.otherBytes = self._queuedBytes
         self.isDraining = False
         self.registry = Registry(store, self.uplink, peers, clock, incarnation, nowMs, limits.batchDeadline)
         self._labels: dict[str, FieldLabels] = {}
         self._partitions: dict[tuple[str, bytes], int] = {}
+
+    def _queuedBytes(self) -> int:
+        return self.announcer.queuedBytes + self.rejects.queuedBytes + self.statuses.queuedBytes
+
+    @property
+    def hasMuchToTell(self) -> bool:
+        """
+        The bus does not take what there is to tell as fast as it comes.
+        """
+        return self.uplink.isFull or self._queuedBytes() > self.limits.globalWindow // 4
+
+    @property
+    def untold(self) -> int:
+        """
+        Presences, statuses and rejects that are not durable yet.
+        """
+        return self.announcer.waiting + self.rejects.waiting + self.statuses.waiting
+
+    def handOver(self, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
+        """
+        See L{IInbox.handOver}.
+        """
+        return self.registry.handOver(box, linkEpoch)
+
+    def wake(self, boxes: Sequence[BoxKey]) -> None:
+        """
+        See L{IInbox.wake}.
+        """
+        self.delivery.wake(boxes)
+
+    def wakeAll(self) -> None:
+        """
+        See L{IInbox.wakeAll}.
+        """
+        self.delivery.wakeAll()
 
     def labels(self, account: str) -> FieldLabels:
         """

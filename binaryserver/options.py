@@ -98,7 +98,12 @@ SETTINGS: Final = (
         "sqlite:var/bus.sqlite",
         "Where events go: sqlite:PATH, kafka://HOST:PORT, pykafka://..., memory:",
     ),
-    Setting("sessions", "text", "sqlite:var/sessions.sqlite", "Where boxes' sessions are kept: sqlite:PATH, memory:"),
+    Setting(
+        "sessions",
+        "text",
+        "sqlite:var/sessions.sqlite",
+        "Where boxes' sessions and mailboxes are kept: sqlite:PATH, redis://HOST:PORT/DB (rediss:// with TLS), memory:",
+    ),
     Setting("directory", "text", "open:", "Who may come in. open: any box, any password, loopback listeners only."),
     Setting(
         "http", "text", "tcp:8080:interface=127.0.0.1", "Serve health and the API on this endpoint; 'off': do not."
@@ -114,6 +119,13 @@ SETTINGS: Final = (
         "The longest that a batch may wait for the bus before its link is dropped, s.",
         0.1,
     ),
+    Setting("lease", "seconds", 10.0, "After which an instance that the session store has not heard of is dead, s.", 1),
+    Setting(
+        "reconnect-grace",
+        "seconds",
+        10.0,
+        "A box back within it is told as a reconnect; a dead instance's boxes have it to come back, s.",
+    ),
     Setting("drain-timeout", "seconds", 20.0, "The longest that a stop takes, s."),
     Setting("start-timeout", "seconds", 15.0, "After which a check at start gives up, s.", 0.1),
     Setting("tls-handshake-timeout", "seconds", 10.0, "For a TLS handshake and what precedes it, s.", 0.1),
@@ -126,6 +138,12 @@ SETTINGS: Final = (
         "window-bytes", "bytes", 1_048_576, "Bytes of one link that may wait for the bus before it is paused.", 1024
     ),
     Setting("global-window", "bytes", 268_435_456, "Bytes of all links that may wait for the bus.", 65536),
+    Setting("downlink-window", "count", 16, "Messages that a link was sent and has not acked.", 1),
+    Setting("mailbox-messages", "count", 1000, "Messages that wait for one box.", 1),
+    Setting("mailbox-bytes", "bytes", 1_048_576, "Bytes of the payloads of messages that wait for one box.", 1024),
+    Setting("max-message", "bytes", 65_536, "The largest payload of a message for a box, bytes.", 1),
+    Setting("message-expiry", "seconds", 604_800.0, "When a message expires whose sender does not say, s.", 0.001),
+    Setting("channel-expiry", "texts", [], "The same for one channel: CHANNEL=SECONDS; repeatable."),
     Setting("partial-packets", "bytes", 4_194_304, "Bytes of packets not yet whole, of all links.", 65536),
 )
 """
@@ -173,6 +191,12 @@ class GatewayOptions(Options):
         Listen for MD30 boxes here; repeatable; off: do not. [default: tcp:1883:interface=127.0.0.1]
         """
         self._append("md30", endpoint)
+
+    def opt_channel_expiry(self, expiry: str) -> None:
+        """
+        When a message expires whose sender does not say, for one channel: CHANNEL=SECONDS; repeatable.
+        """
+        self._append("channel-expiry", expiry)
 
     def _append(self, name: str, value: str) -> None:
         self.opts[name] = [*(self.opts.get(name) or ()), value]

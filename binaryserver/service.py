@@ -18,8 +18,9 @@ from twisted.logger import Logger
 from binaryserver.endpoints.listening import ServerEndpoint
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway
-from binaryserver.ids import IdSource
+from binaryserver.interfaces import IPeers
 from binaryserver.session.line import Pause
+from binaryserver.session.membership import Membership
 from binaryserver.session.reasons import Ending, Reason
 
 _DRAIN_TICK = 0.02
@@ -139,12 +140,18 @@ class GatewayService(Component):
 
     log = Logger()
 
-    def __init__(self, gateway: Gateway, drainTimeout: float) -> None:
+    def __init__(
+        self, gateway: Gateway, peers: IPeers, drainTimeout: float, lease: float = 10.0, grace: float = 10.0
+    ) -> None:
         """
         @param drainTimeout: s
+        @param lease: s, see L{Membership}
+        @param grace: s, likewise
         """
         self._gateway = gateway
+        self._peers = peers
         self._drainTimeout = drainTimeout
+        self._membership = Membership(gateway, lease, grace)
         self.drainedWhole = True
 
     def begin(self) -> Deferred[None]:
@@ -153,11 +160,14 @@ class GatewayService(Component):
         """
         gateway = self._gateway
 
-        def leased(worker: int) -> None:
-            gateway.ids = IdSource(worker, gateway.nowMs)
-            gateway.sweeper.start()
+        def heard(_: None) -> Deferred[None]:
+            return self._membership.start()
 
-        return gateway.store.leaseWorker(gateway.incarnation).addCallback(leased)
+        def leased(_: None) -> None:
+            gateway.sweeper.start()
+            gateway.delivery.start()
+
+        return self._peers.start(gateway).addCallback(heard).addCallback(leased)
 
     def end(self) -> Deferred[None]:
         """
@@ -175,10 +185,14 @@ class GatewayService(Component):
         for link in list(links):
             link.pause(Pause.closing)
         acked = await self._until(lambda: not any(link.inFlight for link in links), deadline)
+        gateway.delivery.stop()
         for link in list(links):
             link.end(Ending(Reason.serverShutdown))
         told = await self._until(
-            lambda: not (gateway.announcer.waiting or gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes),
+            lambda: (
+                gateway.delivery.isIdle
+                and not (gateway.untold or gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes)
+            ),
             deadline,
         )
         self.drainedWhole = acked and told
@@ -186,6 +200,8 @@ class GatewayService(Component):
         await self._until(lambda: not links, min(deadline, gateway.clock.seconds() + 1))
         for link in list(links):
             link.abort()
+        await self._peers.stop()
+        await self._membership.stop()
         self.log.info("counted since the start: {counted}", counted=gateway.counters.asDict())
         if not self.drainedWhole:
             self.log.warn("the drain was cut short: boxes will send again what was not acked")

@@ -20,6 +20,8 @@ from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
 
 from binaryserver.bus.topics import Topics
+from binaryserver.downlink.consumer import DownlinkConsumer
+from binaryserver.downlink.expiry import ChannelExpiry
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
 from binaryserver.errors import BinaryServerError, BusUnavailable, ConfigError, StoreUnavailable
@@ -35,6 +37,7 @@ from binaryserver.interfaces import (
     ISessionStore,
     ISessionStorePlugin,
 )
+from binaryserver.model import MailboxLimits
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF, GatewayOptions
 from binaryserver.plugins import BackEndContext, createBackEnd
@@ -175,8 +178,9 @@ def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     services = OrderedServices()
     built.backEnds(services)
     gateway = built.gateway()
-    _http(reactor, settings, built.bus, services)
-    GatewayService(gateway, settings["drain-timeout"]).setServiceParent(services)
+    _http(reactor, settings, built, services)
+    built.life(gateway).setServiceParent(services)
+    built.consumer(gateway).setServiceParent(services)
     for description in _md30(settings):
         listener = ListeningService(
             "--md30",
@@ -198,10 +202,11 @@ class _Built:
         self._reactor = reactor
         self._settings = settings
         self._incarnation = incarnation
-        self._peers = peers
         self.bus: IBus = self._make(IBusPlugin, "bus")
         self.store: ISessionStore = self._make(ISessionStorePlugin, "sessions")
         self.directory: IDirectorySource = self._make(IDirectoryPlugin, "directory")
+        self._peers: IPeers = self.store.peers(incarnation) or peers
+        self._expiry = ChannelExpiry(settings["message-expiry"], settings["channel-expiry"])
 
     def _make(self, interface: Any, name: str) -> Any:
         return createBackEnd(interface, self._settings[name], _context(self._reactor, self._settings, f"--{name}"))
@@ -213,6 +218,24 @@ class _Built:
         timeout = self._settings["start-timeout"]
         for backEnd, name in ((self.bus, "bus"), (self.store, "sessions"), (self.directory, "directory")):
             BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
+
+    def life(self, gateway: Gateway) -> GatewayService:
+        """
+        The gateway's own life.
+        """
+        settings = self._settings
+        return GatewayService(
+            gateway, self._peers, settings["drain-timeout"], settings["lease"], settings["reconnect-grace"]
+        )
+
+    def consumer(self, gateway: Gateway) -> DownlinkConsumer:
+        """
+        Its member of the consumer group.
+        """
+        settings = self._settings
+        limits = MailboxLimits(settings["mailbox-messages"], settings["mailbox-bytes"])
+        group = f"{settings['topic-prefix']}gateway"
+        return DownlinkConsumer(gateway, self._peers, group, limits, settings["max-message"], self._expiry)
 
     def gateway(self) -> Gateway:
         """
@@ -239,6 +262,8 @@ class _Built:
                 packetTimeout=settings["packet-timeout"],
                 outputTimeout=settings["output-timeout"],
                 batchDeadline=settings["batch-deadline"],
+                reconnectGrace=settings["reconnect-grace"],
+                downlinkWindow=settings["downlink-window"],
             ),
             getPlugins(IEventCodec),
         )
@@ -249,13 +274,13 @@ def _boxProtocol(name: str) -> IBoxProtocol:
     return next(plugin for plugin in plugins if plugin.name == name)
 
 
-def _http(reactor: Any, settings: Mapping[str, Any], bus: IBus, services: OrderedServices) -> None:
+def _http(reactor: Any, settings: Mapping[str, Any], built: _Built, services: OrderedServices) -> None:
     if settings["http"] == OFF:
         return
     listener = ListeningService(
         "--http", settings["http"], _endpoint(reactor, settings, "--http", settings["http"]), _HTTP_NEEDS_LOOPBACK
     )
-    listener.factory = lambda: makeSite(bus, Topics.named(settings["topic-prefix"]), reactor)
+    listener.factory = lambda: makeSite(built.bus, built.store, Topics.named(settings["topic-prefix"]), reactor)
     listener.setServiceParent(services)
 
 
@@ -266,7 +291,8 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     built = _Built(reactor, settings, settings["instance"], NoPeers())
     services = OrderedServices()
     BackEndService(built.bus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
-    _http(reactor, settings, built.bus, services)
+    BackEndService(built.store, "--sessions", settings["start-timeout"], reactor).setServiceParent(services)
+    _http(reactor, settings, built, services)
     for description in _md30(settings):
         if description.partition(":")[0].lower() == "unix":
             raise ConfigError("--md30", f"{description}: unix: cannot be shared by --workers")
@@ -329,19 +355,18 @@ class _Worker:
                 self._failed(Failure(error))
         elif kind == "stop":
             self._end()
-        elif kind == "answer":
-            self._peers.answered(message)
-        elif kind == "handOver":
-            self._peers.asked(message, self._gateway.registry.handOver)
+        else:
+            self._peers.received(message)
 
     def _start(self, message: dict[str, Any]) -> None:
         settings = message["settings"]
         built = _Built(self._reactor, settings, message["incarnation"], self._peers)
         self._services = services = OrderedServices()
         built.backEnds(services)
-        self._gateway = gateway = built.gateway()
-        self._life = GatewayService(gateway, settings["drain-timeout"])
+        gateway = built.gateway()
+        self._life = built.life(gateway)
         self._life.setServiceParent(services)
+        built.consumer(gateway).setServiceParent(services)
         for one in message["listening"]:
             endpoint = _endpoint(self._reactor, settings, "--md30", one["endpoint"])
             listener = AdoptedListeningService(self._reactor, one["descriptor"], one["family"], endpoint)

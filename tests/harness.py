@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address
@@ -23,9 +23,9 @@ from binaryserver.directory.opendirectory import OpenDirectory
 from binaryserver.errors import BusError
 from binaryserver.gateway import Gateway, Limits
 from binaryserver.ids import IdSource
-from binaryserver.interfaces import IBus, IBusReader, IPeers, ISessionStore
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader, IPeers, ISessionStore
 from binaryserver.md30.protocol import Md30, Md30Link
-from binaryserver.model import Record
+from binaryserver.model import Record, StoredRecord
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.proto.md30_pb2 import IndexNotice, Track, TrackBatch, Value
@@ -68,6 +68,68 @@ class HandReactor(MemoryReactorClock):
         self.callLater(0, function, *arguments)
 
 
+@implementer(IBusConsumer)
+class HandConsumer:
+    """
+    Gives out what the test brings.
+
+    @ivar committed: the offsets that were committed, by topic and partition
+    """
+
+    def __init__(self) -> None:
+        self.committed: dict[tuple[str, int], int] = {}
+        self.isClosed = False
+        self._reading: Deferred[list[StoredRecord]] | None = None
+        self._offset = 0
+
+    def bring(self, *messages: cloudnext_pb2.DownlinkMessage | StoredRecord) -> None:
+        """
+        Let these be read at once, each at the next offset.
+        """
+        records = []
+        for one in messages:
+            if not isinstance(one, StoredRecord):
+                key = f"{one.account}/{one.asset}".encode()
+                one = StoredRecord(Topics.named().downlink, 0, 0, NOW_MS, key, one.SerializeToString())
+            records.append(one._replace(offset=self._offset))
+            self._offset += 1
+        reading, self._reading = self._reading, None
+        assert reading is not None, "nobody reads"
+        reading.callback(records)
+
+    def fail(self) -> None:
+        """
+        Let the read fail.
+        """
+        reading, self._reading = self._reading, None
+        assert reading is not None, "nobody reads"
+        reading.errback(BusError("failed by the test"))
+
+    def read(self, limit: int) -> Deferred[list[StoredRecord]]:
+        """
+        See L{IBusConsumer.read}.
+        """
+        self._reading = Deferred()
+        return self._reading
+
+    def commit(self, offsets: Mapping[tuple[str, int], int]) -> Deferred[None]:
+        """
+        See L{IBusConsumer.commit}.
+        """
+        self.committed.update(offsets)
+        return succeed(None)
+
+    def close(self) -> Deferred[None]:
+        """
+        See L{IBusConsumer.close}.
+        """
+        self.isClosed = True
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.callback([])
+        return succeed(None)
+
+
 @implementer(IBus)
 class HandBus:
     """
@@ -78,6 +140,7 @@ class HandBus:
     """
 
     maxRecord = 1_000_000
+    consumer: HandConsumer
 
     def __init__(self) -> None:
         self.isOpen = True
@@ -144,6 +207,13 @@ class HandBus:
         See L{IBus.createTopics}.
         """
         return succeed([])
+
+    def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
+        """
+        See L{IBus.openConsumer}.
+        """
+        self.consumer = HandConsumer()
+        return succeed(self.consumer)
 
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
@@ -319,7 +389,9 @@ class World:
             (ProtobufCodec(), JsonCodec()),
         )
         self.gateway.ids = IdSource(1, self.gateway.nowMs)
+        self.store.leaseWorker(incarnation)
         self.gateway.sweeper.start()
+        self.gateway.delivery.start()
         self.factory = Md30().buildFactory(self.gateway)
 
     def turn(self) -> None:

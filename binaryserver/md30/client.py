@@ -5,7 +5,7 @@ What an MD30 client does, and what the gateway does for it: the half of the link
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
@@ -13,14 +13,16 @@ from twisted.python.failure import Failure
 
 from binaryserver.endpoints.identity import PeerIdentity
 from binaryserver.errors import ProtocolViolation, StoreError
-from binaryserver.md30.topics import INDEX, MESSAGES, WILL, TopicSpace, deliveryTopic
-from binaryserver.model import BoxKey, Claim, MqttSession
+from binaryserver.md30.sessionwriter import SessionWriter
+from binaryserver.md30.topics import DOWNLINK, INDEX, MESSAGES, WILL, TopicSpace, deliveryQos, deliveryTopic
+from binaryserver.model import BoxKey, Claim, DownlinkMessage, MqttSession
 from binaryserver.mqtt.connection import Connection
 from binaryserver.mqtt.events import (
     Broken,
     Connect,
     Disconnect,
     Event,
+    Puback,
     Publish,
     Pubrel,
     Subscribe,
@@ -34,10 +36,15 @@ from binaryserver.session.line import Pause
 from binaryserver.session.link import BoxLink
 from binaryserver.session.reasons import Ending, Reason
 from binaryserver.session.uplink import Batch
+from binaryserver.transcode.downlink import boxMessage
 from binaryserver.transcode.events import isName
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
+
+
+_SHARE = 64
+"""Packets other than PUBLISHes of one link in one turn of the reactor: more than ordinary clients send at once."""
 
 
 class Md30Client(BoxLink):
@@ -63,8 +70,8 @@ class Md30Client(BoxLink):
         self._writtenIds: set[int] = set()
         self._isAsking = False
         self.isHandling = False
-        self._isSaving = False
-        self._saveDue: list[Deferred[Any]] = []
+        self._downlink = DOWNLINK[0]
+        self._writer: SessionWriter | None = None
 
     # What the protocol provides.
 
@@ -135,6 +142,29 @@ class Md30Client(BoxLink):
             self._notify(self._noticeDue)
         BoxLink.mayTakeAgain(self)
 
+    def deliver(self, message: DownlinkMessage, packetId: int, isRepeated: bool) -> None:
+        """
+        See L{BoxLink.deliver}. The DUP flag [MQTT-3.3.1-1] says that the box may have had it, over
+        whichever of its links.
+        """
+        qos = 1 if packetId else 0
+        self._connection.publish(self._downlink, boxMessage(message), qos, packetId, isRepeated and qos > 0)
+
+    def delivered(self) -> None:
+        """
+        See L{BoxLink.delivered}.
+        """
+        self.flushOutput()
+
+    def mqttSession(self) -> MqttSession | None:
+        """
+        See L{BoxLink.mqttSession}.
+        """
+        if not self._isPersistent:
+            return None
+        ids = self._connection.received | self._writingIds | self._writtenIds
+        return MqttSession(tuple(self._subscriptions.items()), tuple(sorted(ids)))
+
     # Events.
 
     def handle(self, events: list[Event]) -> None:
@@ -142,6 +172,7 @@ class Md30Client(BoxLink):
         What one read brought, in its order; and what was held meanwhile, if the link may go on.
         """
         self.isHandling = True
+        share = _SHARE
         try:
             while True:
                 position = 0
@@ -152,6 +183,9 @@ class Md30Client(BoxLink):
                     else:
                         self._dispatch(event)
                         position += 1
+                        share -= 1
+                        if not share and not self.pauses:
+                            self._waitForTurn()
                     if self.pauses:
                         # What is not handled yet keeps its turn, ahead of all that is read later.
                         self._held[:0] = events[position:]
@@ -164,6 +198,13 @@ class Md30Client(BoxLink):
                 events, self._held = self._held, []
         finally:
             self.isHandling = False
+
+    def _waitForTurn(self) -> None:
+        """
+        Let the other links have the reactor. Data has its windows; this is for what has none.
+        """
+        self.pause(Pause.turn)
+        self.gateway.clock.callLater(0, self.resume, Pause.turn)
 
     def _published(self, event: Publish, events: list[Event], position: int) -> int:
         topic, payload, qos, packetId, _, _ = event
@@ -191,6 +232,8 @@ class Md30Client(BoxLink):
             self._subscribe(event)
         elif isinstance(event, Unsubscribe):
             self._unsubscribe(event)
+        elif isinstance(event, Puback):
+            self.gateway.delivery.acked(self, event.packetId)
         elif isinstance(event, Pubrel):
             self._released()
         elif isinstance(event, Disconnect):
@@ -226,7 +269,9 @@ class Md30Client(BoxLink):
             self._refuse(ConnectCode.NOT_AUTHORIZED, "not admitted by the directory")
             return None
         key = BoxKey(account, event.clientId)
-        claim = self.gateway.registry.claim(self, key, self.protocolName, self.peer, event.cleanSession)
+        claim = self.gateway.registry.claim(
+            self, key, self.protocolName, self.peer, event.cleanSession, self._connectFailed
+        )
         return claim.addCallback(self._claimed, event)
 
     def _claimed(self, claim: Claim, event: Connect) -> None:
@@ -234,7 +279,7 @@ class Md30Client(BoxLink):
             # The peer left while the store was asked. If the link displaced another all the same, the box has to be
             # told gone under this epoch; if it was superseded itself, another tells.
             if self.box.link is self:
-                self.open(cloudnext_pb2.PROTOCOL_MD30)
+                self.open(cloudnext_pb2.PROTOCOL_MD30, claim.previous)
                 self.closed(self._ending, None)
             return
         session = claim.mqtt
@@ -245,11 +290,11 @@ class Md30Client(BoxLink):
         self._isPersistent = not event.cleanSession
         self._keepWill(event.will)
         self.gateway.counters.connects += 1
-        self.open(cloudnext_pb2.PROTOCOL_MD30)
+        self.open(cloudnext_pb2.PROTOCOL_MD30, claim.previous)
         if session is not None:
             self._subscriptions = dict(session.subscriptions)
-        elif self._isPersistent:
-            self._save()
+        if self._listens() or (self._isPersistent and session is None):
+            self._save().addCallback(self._goOnListening)
         self._held[:0] = held
         self.flushOutput()
         self.resume(Pause.claiming)
@@ -283,6 +328,7 @@ class Md30Client(BoxLink):
             notice = deliveryTopic(INDEX, asset, granted)
             if notice is not None:
                 self._notify(notice)
+            self._goOnListening(None)
             self.flushOutput()
 
         self._afterSaving(saved)
@@ -302,50 +348,37 @@ class Md30Client(BoxLink):
         if self._isPersistent:
             self._save()
 
+    def _listens(self) -> bool:
+        """
+        Note whether, and how, the box is subscribed to its downlink.
+
+        @return: whether that has changed, so that the session store is to be told
+        """
+        asset, filters = self.box.key.asset, self._subscriptions
+        topic = deliveryTopic(DOWNLINK, asset, filters)
+        wasListening, self.isListening = self.isListening, topic is not None
+        if topic is not None:
+            self._downlink = topic
+            self.deliveryQos = deliveryQos(topic, filters)
+        return self.isListening is not wasListening
+
+    def _goOnListening(self, _: object) -> None:
+        if self.isListening and self._ending is None:
+            self.gateway.delivery.listen(self)
+
     def _afterSaving(self, then: Callable[[object], None]) -> None:
-        if self._isPersistent:
+        if self._listens() or self._isPersistent:
             self._save().addCallback(then)
         else:
             then(None)
 
-    def _save(self) -> Deferred[Any]:
+    def _save(self) -> Deferred[None]:
         """
-        Write the MQTT session; what waits for that never happens if it fails, and the link ends. One write is under way
-        at a time; what else is due is in the next one, and the link is not read until that has begun.
+        Write what is to be kept of the session. Fires once it is written; never, if the link ends first.
         """
-        if self._isSaving:
-            due: Deferred[Any] = Deferred()
-            self._saveDue.append(due)
-            self.pause(Pause.saving)
-            return due
-        self._isSaving = True
-        ids = self._connection.received | self._writingIds | self._writtenIds
-        session = MqttSession(tuple(self._subscriptions.items()), tuple(sorted(ids)))
-        saved: Deferred[Any] = self.gateway.store.saveMqtt(self.box.key, self.linkEpoch, session)
-
-        def written(isLatest: bool) -> Any:
-            self._isSaving = False
-            waiting, self._saveDue = self._saveDue, []
-            if not isLatest or self._ending is not None:
-                # Superseded: whoever holds the box now tells, or the close under way does.
-                return Deferred()
-            if waiting:
-
-                def all_(_: object) -> None:
-                    for one in waiting:
-                        one.callback(None)
-
-                self._save().addCallback(all_)
-                self.resume(Pause.saving)
-            return None
-
-        def failed(failure: Failure) -> Any:
-            self._isSaving = False
-            self.log.warn("session store did not keep a session: {reason}", reason=failure.getErrorMessage())
-            self.end(Ending(Reason.socketClosed, "its session could not be kept"))
-            return Deferred()
-
-        return saved.addCallbacks(written, failed)
+        if self._writer is None:
+            self._writer = SessionWriter(self)
+        return self._writer.write()
 
     def _notify(self, topic: str) -> None:
         """

@@ -7,6 +7,7 @@ from __future__ import annotations
 import socket
 from typing import TYPE_CHECKING, Any
 
+from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -111,6 +112,7 @@ class Md30Link(Md30Client, Protocol):
         """
         self._outputStalledSince = None
         self.resume(Pause.output)
+        self.gateway.delivery.readable(self)
 
     def stopProducing(self) -> None:
         """
@@ -243,7 +245,12 @@ class Md30Link(Md30Client, Protocol):
         """
         data = self._connection.dataToSend()
         if data:
-            self.transport.write(data)
+            transport = self.transport
+            transport.write(data)
+            if isinstance(transport, tcp.Connection) and not (transport.disconnecting or self.pauses & Pause.output):
+                # Now, and not with the reactor's next turn, which costs more than all else about an ack. An error comes
+                # back there.
+                transport.doWrite()
 
     def _budget(self, size: int) -> None:
         """

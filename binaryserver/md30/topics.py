@@ -4,7 +4,7 @@ The topics of a box: short ones, and the long ones under C{boxes/ASSET/} (DESIGN
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from binaryserver.interfaces import IEventCodec
 from binaryserver.mqtt.topics import matches
@@ -12,6 +12,7 @@ from binaryserver.mqtt.topics import matches
 MESSAGES = ("m", "messages")
 WILL = ("w", "will")
 INDEX = ("i", "index")
+DOWNLINK = ("d", "downlink")
 
 
 class TopicSpace:
@@ -23,7 +24,7 @@ class TopicSpace:
 
     def __init__(self, codecs: Iterable[IEventCodec]) -> None:
         self.codecs: dict[str, IEventCodec] = {}
-        names = [MESSAGES, WILL, ("d", "downlink"), INDEX]
+        names = [MESSAGES, WILL, DOWNLINK, INDEX]
         for codec in codecs:
             names.append((codec.shortTopic, codec.longTopic))
             self.codecs[codec.shortTopic] = codec
@@ -70,3 +71,12 @@ def deliveryTopic(names: tuple[str, str], asset: str, filters: Iterable[str]) ->
         if matches(topicFilter, long):
             found = long
     return found
+
+
+def deliveryQos(topic: str, subscriptions: Mapping[str, int]) -> int:
+    """
+    The QoS that was granted for a topic: the highest of the filters that match it [MQTT-3.3.5-1].
+
+    @param subscriptions: granted QoS by filter
+    """
+    return max((qos for topicFilter, qos in subscriptions.items() if matches(topicFilter, topic)), default=0)

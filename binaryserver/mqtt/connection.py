@@ -332,15 +332,20 @@ class Connection:
 
     def _events(self, packets: list[Packet | Broken]) -> list[Event]:
         events: list[Event] = []
+        pings = 0
         for packet in packets:
+            if type(packet) is Pingreq:
+                pings += 1
+                continue
+            if pings:
+                self._send(PINGRESP * pings)
+                pings = 0
             if isinstance(packet, Publish):
                 if packet.qos < 2 or self._arrive(packet):
                     events.append(packet)
                     if self._qos2 is not None and self._qos2.full:
                         events[-1] = self._violation(f"more than {MAX_UNRELEASED} QoS 2 packet ids await their PUBREL")
                         break
-            elif isinstance(packet, Pingreq):
-                self._send(PINGRESP)
             elif isinstance(packet, Pubrel):
                 if self._qos2 is not None and not self._qos2.release(packet.packetId):
                     events.append(self._violation("a PUBREL came before the PUBREC", "MQTT-4.3.3-1"))
@@ -362,6 +367,8 @@ class Connection:
                 break
             else:
                 events.append(cast("Event", packet))
+        if pings:
+            self._send(PINGRESP * pings)
         return events
 
     def _arrive(self, publish: Publish) -> bool:

@@ -5,6 +5,7 @@ asked of a transport [MQTT-7.1.1-1].
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from binaryserver.errors import MalformedPacket, PacketTooLarge, PeerError
@@ -13,6 +14,8 @@ from binaryserver.mqtt.packets import Packet
 from binaryserver.mqtt.parsers import FIRST_FROM_CLIENT, Parsers, topicNames, unexpected
 
 _PUBLISH_QOS1: Final = 0x32
+_PINGREQ: Final = 0xC0
+_PINGREQS: Final = re.compile(rb"(?:\xc0\x00)+")
 _NONE: Final = -1
 
 
@@ -83,10 +86,10 @@ class Framing:
                 if length > 127:
                     if body == end:
                         break
-                    more = data[body]
+                    second = data[body]
                     body += 1
-                    length += (more << 7) - 128
-                    if more > 127:
+                    length += (second << 7) - 128
+                    if second > 127:
                         if first not in parsers:
                             raise unexpected(first, parsers)
                         length, body = _longLength(data, start, end)
@@ -115,6 +118,12 @@ class Framing:
                 if parser is None:
                     raise unexpected(first, parsers)
                 append(parser(first, data, body, stop))
+                if first == _PINGREQ:
+                    # Who floods the link with them, two bytes each, is not to cost the others much.
+                    more = _PINGREQS.match(data, stop)
+                    if more is not None:
+                        packets += packets[-1:] * ((more.end() - stop) // 2)
+                        stop = more.end()
                 mixed = True
                 start = stop
                 if parsers is FIRST_FROM_CLIENT:

@@ -4,7 +4,10 @@ What the gateway counts. An object handed in; one a process.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from binaryserver.model import FinalStatus
 
 
 @dataclass(slots=True)
@@ -23,6 +26,9 @@ class Counters:
     @ivar rejects: records sent to C{rejects}
     @ivar unknownNames: names in JSON that no schema knows, ignored
     @ivar foreignWills: last wills outside their box's topics, or unusable as a reason, dropped
+    @ivar downlinkMessages: messages for boxes that were consumed
+    @ivar finals: final statuses told, by their names
+    @ivar orphans: boxes of dead instances told disconnected
     """
 
     connects: int = 0
@@ -36,8 +42,11 @@ class Counters:
     rejects: int = 0
     unknownNames: int = 0
     foreignWills: int = 0
+    downlinkMessages: int = 0
+    finals: dict[str, int] = field(default_factory=lambda: {status.value: 0 for status in FinalStatus})
+    orphans: int = 0
 
-    def asDict(self) -> dict[str, int]:
+    def asDict(self) -> dict[str, Any]:
         """
         By name.
         """

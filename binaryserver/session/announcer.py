@@ -1,8 +1,10 @@
 """
-Presence events on their way to the bus: in order, and repeated until the bus has them (G6).
+Presences and statuses on their way to the bus: in order, and repeated until the bus has them (G5, G6).
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
@@ -17,6 +19,8 @@ _RETRY = 1.0
 # What a record costs in memory beside its value.
 _RECORD_COST = 600
 
+_Announced = tuple[Record, Callable[[], None] | None]
+
 
 class Announcer:
     """
@@ -25,6 +29,7 @@ class Announcer:
 
     @ivar waiting: records not yet durable
     @ivar queuedBytes: memory of those that the bus has not been handed
+    @ivar isFailing: the bus did not take the last flush that it was handed
     """
 
     log = Logger()
@@ -33,18 +38,21 @@ class Announcer:
         self._bus = bus
         self._topic = topic
         self._clock = clock
-        self._queued: dict[int, list[Record]] = {}
+        self._queued: dict[int, list[_Announced]] = {}
         self._sending: set[int] = set()
         self._idle: list[Deferred[None]] = []
         self.waiting = 0
         self.queuedBytes = 0
+        self.isFailing = False
 
-    def announce(self, record: Record) -> None:
+    def announce(self, record: Record, then: Callable[[], None] | None = None) -> None:
         """
-        Publish a presence.
+        Publish an event.
+
+        @param then: called once it is durable
         """
         partition = self._bus.partitionFor(self._topic, record.key)
-        self._queued.setdefault(partition, []).append(record)
+        self._queued.setdefault(partition, []).append((record, then))
         self.queuedBytes += len(record.value) + _RECORD_COST
         self.waiting += 1
         if partition not in self._sending:
@@ -62,24 +70,39 @@ class Announcer:
         return idle
 
     def _send(self, partition: int) -> None:
-        records = self._queued.pop(partition)
-        self.queuedBytes -= sum(len(record.value) + _RECORD_COST for record in records)
-        done = self._bus.publish(self._topic, partition, records)
-        done.addCallbacks(self._sent, self._failed, callbackArgs=(partition, records), errbackArgs=(partition, records))
+        announced = self._queued.pop(partition)
+        self.queuedBytes -= _cost(announced)
+        done = self._bus.publish(self._topic, partition, [record for record, _ in announced])
+        done.addCallbacks(
+            self._sent, self._failed, callbackArgs=(partition, announced), errbackArgs=(partition, announced)
+        )
 
-    def _sent(self, _: None, partition: int, records: list[Record]) -> None:
-        self.waiting -= len(records)
+    def _sent(self, _: None, partition: int, announced: list[_Announced]) -> None:
+        self.waiting -= len(announced)
+        self.isFailing = False
         if partition in self._queued:
             self._send(partition)
-            return
-        self._sending.discard(partition)
+        else:
+            self._sending.discard(partition)
+        for _record, then in announced:
+            if then is not None:
+                then()
         if not self.waiting:
             idle, self._idle = self._idle, []
             for deferred in idle:
                 deferred.callback(None)
 
-    def _failed(self, failure: Failure, partition: int, records: list[Record]) -> None:
-        self.log.warn("bus did not take presences, trying again: {reason}", reason=failure.getErrorMessage())
-        self._queued[partition] = records + self._queued.get(partition, [])
-        self.queuedBytes += sum(len(record.value) + _RECORD_COST for record in records)
+    def _failed(self, failure: Failure, partition: int, announced: list[_Announced]) -> None:
+        self.log.warn(
+            "bus did not take events of {topic}, trying again: {reason}",
+            topic=self._topic,
+            reason=failure.getErrorMessage(),
+        )
+        self.isFailing = True
+        self._queued[partition] = announced + self._queued.get(partition, [])
+        self.queuedBytes += _cost(announced)
         self._clock.callLater(_RETRY, self._send, partition)
+
+
+def _cost(announced: list[_Announced]) -> int:
+    return sum(len(record.value) + _RECORD_COST for record, _ in announced)

@@ -5,10 +5,10 @@ A link's line of acks, and why a link is not read (G7).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Flag
 from random import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from binaryserver.session.reasons import Ending, Reason
@@ -20,21 +20,34 @@ if TYPE_CHECKING:
     from binaryserver.session.index import Stream
 
 
-class Pause(Flag):
+class Pause:
     """
-    Why a link is not read. Independent causes: it is read when there is none.
+    Why a link is not read. Independent causes, bits of one number: it is read when there is none. (Plain numbers, as
+    they are asked with every read: a C{Flag} makes an object each time.)
+
+    @cvar claiming: the session store is asked for the box
+    @cvar window: so much of it waits for the bus as one link may have
+    @cvar globalWindow: so much waits for the bus as the process may have
+    @cvar handover: its numbered data cannot be judged yet
+    @cvar decoding: a thread decodes a payload of it
+    @cvar output: the peer does not read what it is sent
+    @cvar memory: its unfinished packet has to wait for memory
+    @cvar closing: it ends
+    @cvar saving: its MQTT session is being written, and has changed since
+    @cvar turn: it has had its share of this turn of the reactor
     """
 
-    none = 0
-    claiming = 1
-    window = 2
-    globalWindow = 4
-    handover = 8
-    decoding = 16
-    output = 32
-    memory = 64
-    closing = 128
-    saving = 256
+    none: Final = 0
+    claiming: Final = 1
+    window: Final = 2
+    globalWindow: Final = 4
+    handover: Final = 8
+    decoding: Final = 16
+    output: Final = 32
+    memory: Final = 64
+    closing: Final = 128
+    saving: Final = 256
+    turn: Final = 512
 
 
 class AckLine:
@@ -43,7 +56,7 @@ class AckLine:
 
     @ivar box: the box's session; set by the registry's claim
     @ivar linkEpoch: set likewise
-    @ivar pauses: why the link is not read
+    @ivar pauses: why the link is not read: L{Pause}'s causes
     @ivar inFlight: what is taken and not acked
     """
 
@@ -54,13 +67,14 @@ class AckLine:
 
     def __init__(self, gateway: Gateway) -> None:
         self.gateway = gateway
-        self.pauses = Pause.none
+        self.pauses: int = Pause.none
         # A list, not a deque, which keeps half a KiB for each idle link.
         self.inFlight: list[Batch] = []
         self._publishes = 0
         self._inFlightBytes = 0
-        self._pausedSince: dict[Pause, float] = {}
+        self._pausedSince: dict[int, float] = {}
         self._mustSettle = False
+        self._unwritten: set[Batch] = set()
         self._jitter = 1 + random() / 10
 
     # What the protocols provide.
@@ -103,9 +117,11 @@ class AckLine:
 
     # Flow control (G7).
 
-    def pause(self, cause: Pause) -> None:
+    def pause(self, cause: int) -> None:
         """
         Stop reading, for one cause more.
+
+        @param cause: of L{Pause}
         """
         if cause not in self._pausedSince:
             self._pausedSince[cause] = self.gateway.clock.seconds()
@@ -115,7 +131,7 @@ class AckLine:
         else:
             self.pauses |= cause
 
-    def resume(self, cause: Pause) -> None:
+    def resume(self, cause: int) -> None:
         """
         One cause is gone.
         """
@@ -125,7 +141,7 @@ class AckLine:
             if not self.pauses:
                 self.resumeReading()
 
-    def pausedFor(self, cause: Pause, now: float) -> float:
+    def pausedFor(self, cause: int, now: float) -> float:
         """
         How long the link has been paused for a cause, s.
         """
@@ -155,7 +171,9 @@ class AckLine:
         would come back at the same time otherwise.
         """
         deadline = self.gateway.limits.batchDeadline * self._jitter
-        if self.inFlight and now - self.inFlight[0].since > deadline:
+        line = self.inFlight
+        # What has its outcome waits for the session store, which links outlast.
+        if line and line[0].outcome is None and now - line[0].since > deadline:
             self.end(Ending(Reason.socketClosed, "the bus did not take its data in time"))
         elif max(self.pausedFor(Pause.globalWindow, now), self.pausedFor(Pause.handover, now)) > deadline:
             self.end(Ending(Reason.socketClosed, "the bus had no room in time"))
@@ -185,6 +203,25 @@ class AckLine:
         if self._publishes >= limits.window or self._inFlightBytes >= limits.windowBytes:
             self.pause(Pause.window)
 
+    def hold(self, packetId: int, written: Deferred[None]) -> None:
+        """
+        Let the ack of the PUBLISH that was taken last, and so of all behind it, wait for something else than the bus,
+        too.
+
+        @param written: never fails
+        """
+        batch = self.inFlight[-1] if self.inFlight else None
+        if batch is None or batch.packetIds != (packetId,):
+            return
+        self._unwritten.add(batch)
+
+        def release(_: None) -> None:
+            self._unwritten.discard(batch)
+            if batch.link is self:
+                self.settled()
+
+        written.addCallback(release)
+
     def settleIfDue(self) -> None:
         """
         To be called after each read: acks what needed no bus.
@@ -205,7 +242,9 @@ class AckLine:
             if not batch.outcome:
                 failed = True
                 break
-            if batch.qos == 2 and not self.mayAcknowledge(batch):
+            if batch in self._unwritten or (batch.qos == 2 and not self.mayAcknowledge(batch)):
+                # What failed behind it ends the link at once: a stream must not go on beyond it.
+                failed = any(other.outcome is False for other in line)
                 break
             line.pop(0)
             self._publishes -= len(batch.packetIds)

@@ -1,64 +1,104 @@
 """
-The half of a link that is the same for every box protocol: it comes and goes, and what its box sends is judged, made
-into events, and sent to the bus.
+The half of a link that is the same for every box protocol: it comes and goes, and messages are delivered over it.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
-from binaryserver.errors import RejectedData
-from binaryserver.interfaces import IEventCodec
-from binaryserver.mqtt.events import Event, Publish
+from binaryserver.model import DownlinkMessage, LinkState, MqttSession, Owner
 from binaryserver.proto import cloudnext_pb2
-from binaryserver.proto.md30_pb2 import Track, TrackBatch
-from binaryserver.session.index import Stream, Verdict
-from binaryserver.session.line import AckLine, Pause
+from binaryserver.session.intake import Intake
+from binaryserver.session.line import Pause
 from binaryserver.session.reasons import Ending, Reason
-from binaryserver.session.uplink import Batch
 from binaryserver.transcode.envelope import Envelope
-from binaryserver.transcode.events import decodeMessage, messageRecord, presenceRecord, rejectRecord
-from binaryserver.transcode.tracks import MAX_FUTURE_MS, MAX_TRACKS, RefusedTrack, TrackEncoder
+from binaryserver.transcode.events import presenceRecord
+from binaryserver.transcode.tracks import TrackEncoder
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
 
-_MAX_INDEX = (1 << 64) - 1
 
-
-class BoxLink(AckLine):
+class BoxLink(Intake):
     """
     Subclassed by the protocols, which own the transport.
+
+    @ivar isListening: the box is subscribed to its downlink
+    @ivar deliveryQos: 0: what is sent to it is not acked
     """
 
     log = Logger()
 
-    envelope: Envelope
     protocolName: str
-    _encoder: TrackEncoder
 
     def __init__(self, gateway: Gateway) -> None:
-        AckLine.__init__(self, gateway)
+        Intake.__init__(self, gateway)
         self.peer = ""
-        self._unindexed = 0
+        self.isListening = False
+        self.deliveryQos = 1
+        self._since = 0
+
+    # What the protocols provide.
+
+    def deliver(self, message: DownlinkMessage, packetId: int, isRepeated: bool) -> None:
+        """
+        Send a message to the box.
+
+        @param packetId: 0: it is not acked
+        """
+        raise NotImplementedError
+
+    def delivered(self) -> None:
+        """
+        Those that were to be sent now are.
+        """
+        raise NotImplementedError
+
+    def mqttSession(self) -> MqttSession | None:
+        """
+        What the session store keeps for the link's protocol.
+        """
+        raise NotImplementedError
 
     # Life.
 
-    def open(self, protocol: cloudnext_pb2.Protocol) -> None:
+    @property
+    def isBoxOpen(self) -> bool:
+        """
+        It is its box's link, and not ending.
+        """
+        return self._since > 0 and not self.pauses & Pause.closing
+
+    def state(self) -> LinkState:
+        """
+        All that the session store knows of the link.
+        """
+        return LinkState(
+            self.box.key,
+            self.linkEpoch,
+            self.protocolName,
+            self.peer,
+            self._since,
+            self.box.marks(),
+            self.mqttSession(),
+            self.isListening,
+        )
+
+    def open(self, protocol: cloudnext_pb2.Protocol, previous: Owner | None) -> None:
         """
         The claim was answered: the box is here.
+
+        @param previous: who held it before
         """
         gateway = self.gateway
+        self._since = gateway.nowMs()
         self.envelope = Envelope(self.box.key, gateway.ids.next(), self.linkEpoch, gateway.instance, protocol)
         self._encoder = TrackEncoder(self.envelope, gateway.labels(self.box.key.account), gateway.bus.maxRecord)
-        self._announce(cloudnext_pb2.PRESENCE_TYPE_CONNECT)
+        graceMs = int(gateway.limits.reconnectGrace * 1000)
+        isBack = previous is not None and (previous.connected or self._since - previous.seenAt <= graceMs)
+        self._announce(cloudnext_pb2.PRESENCE_TYPE_RECONNECT if isBack else cloudnext_pb2.PRESENCE_TYPE_CONNECT)
 
     def closed(self, ending: Ending, boxReason: str | None) -> None:
         """
@@ -76,6 +116,7 @@ class BoxLink(AckLine):
             self._announce(cloudnext_pb2.PRESENCE_TYPE_DISCONNECT, boxReason, True, ending.detail)
         else:
             self._announce(cloudnext_pb2.PRESENCE_TYPE_DISCONNECT, ending.reason.value, False, ending.detail)
+        self.gateway.delivery.leave(self)
         self.gateway.registry.detach(self)
 
     def takenOver(self) -> None:
@@ -93,311 +134,3 @@ class BoxLink(AckLine):
                 self.envelope, gateway.ids.next(), kind, gateway.nowMs(), self.peer, reason, fromBox, detail[:256]
             )
         )
-
-    # Uplink.
-
-    def takeTracks(self, codec: IEventCodec, source: str, publishes: Sequence[Event], position: int) -> int:
-        """
-        Take a PUBLISH of tracks, and those behind it as long as they go on where it ends: same topic, QoS 1, same
-        stream, next index. Judging, noting and settling are done once for all of them.
-
-        @param source: for rejects, e.g. C{"md30:t"}
-        @param publishes: what came in one read; at C{position} stands a L{Publish}
-        @return: how many were taken; 0: it is to be brought again when the link resumes
-        """
-        if not self.box.mayTake:
-            self.pause(Pause.handover)
-            return 0
-        head: Any = publishes[position]
-        topic, payload, qos, packetId, _, _ = head
-        if len(payload) > codec.threadedAbove:
-            self._decodeInThread(codec, source, payload, qos, packetId)
-            return 1
-        try:
-            batch, unknown = codec.decode(payload)
-        except RejectedData as error:
-            self.reject(source, error, payload, qos, packetId)
-            return 1
-        stream = self._streamAtItsEnd(batch)
-        if stream is None or qos != 1:
-            self._takeBatch(batch, unknown, source, payload, qos, packetId)
-            return 1
-        # The usual way: what is next in its stream, and what follows it.
-        limits = self.gateway.limits
-        number = batch.stream
-        first = batch.first_index
-        tracks = list(batch.tracks)
-        packetIds, payloads, ends = [packetId], [payload], [len(tracks)]
-        size = len(payload)
-        most = limits.window - self._publishes
-        mostBytes = limits.windowBytes - self._inFlightBytes
-        decode, threadedAbove = codec.decode, codec.threadedAbove
-        for event in islice(publishes, position + 1, None):
-            if type(event) is not Publish or event[0] != topic or event[2] != 1 or len(event[1]) > threadedAbove:
-                break
-            if len(packetIds) >= most or size >= mostBytes:
-                break
-            payload = event[1]
-            try:
-                batch, more = decode(payload)
-            except RejectedData:
-                break
-            following = batch.tracks
-            total = ends[-1] + len(following)
-            if (
-                batch.first_index != first + ends[-1]
-                or batch.stream != number
-                or total == ends[-1]
-                or total > MAX_TRACKS
-                or first + total > _MAX_INDEX
-            ):
-                break
-            unknown += more
-            tracks += following
-            ends.append(total)
-            payloads.append(payload)
-            packetIds.append(event[3])
-            size += len(payload)
-        self.gateway.counters.unknownNames += unknown
-        self._publish(
-            source, stream, tracks, [track.recorded_at for track in tracks], first, 0, 0, packetIds, 1, payloads, ends
-        )
-        return len(packetIds)
-
-    def _streamAtItsEnd(self, batch: TrackBatch) -> Stream | None:
-        """
-        The stream that a batch continues without a hole or an overlap; L{None}: it needs a closer look.
-        """
-        stream = self.box.streams.get(batch.stream)
-        if stream is None or batch.first_index != stream.taken + 1:
-            return None
-        self.box.touch(stream)
-        return stream if 0 < len(batch.tracks) <= MAX_TRACKS and stream.taken < _MAX_INDEX - MAX_TRACKS else None
-
-    def _decodeInThread(self, codec: IEventCodec, source: str, payload: bytes, qos: int, packetId: int) -> None:
-        self.pause(Pause.decoding)
-        reactor = self.gateway.clock
-
-        def decoded(result: tuple[TrackBatch, int]) -> None:
-            if self.pauses & Pause.closing:
-                return
-            if not self.box.mayTake:
-                self.end(Ending(Reason.socketClosed, "the bus failed to take its data"))
-                return
-            self._takeBatch(*result, source, payload, qos, packetId)
-
-        def failed(failure: Failure) -> None:
-            failure.trap(RejectedData)
-            if not self.pauses & Pause.closing:
-                self.reject(source, failure.value, payload, qos, packetId)  # type: ignore[arg-type]
-
-        def unforeseen(failure: Failure) -> None:
-            self.log.failure("decoding failed in an unforeseen way", failure)
-            self.end(Ending(Reason.networkError, "its data could not be decoded"))
-
-        done = deferToThreadPool(reactor, reactor.getThreadPool(), codec.decode, payload)
-        done.addCallbacks(decoded, failed).addErrback(unforeseen)
-
-        def goOn(_: object) -> None:
-            self.settleIfDue()
-            self.resume(Pause.decoding)
-
-        done.addCallback(goOn)
-
-    def _takeBatch(self, batch: TrackBatch, unknown: int, source: str, payload: bytes, qos: int, packetId: int) -> None:
-        """
-        Take one batch, whatever its index.
-        """
-        counters = self.gateway.counters
-        counters.unknownNames += unknown
-        tracks = list(batch.tracks)
-        count = len(tracks)
-        number, first = batch.stream, batch.first_index
-        if not count:
-            self._done(qos, packetId)
-            return
-        if count > MAX_TRACKS:
-            error = RejectedData("TOO_MANY_TRACKS", f"{count} tracks in a batch, {MAX_TRACKS} at most")
-            self.reject(source, error, payload, qos, packetId)
-            return
-        times = [track.recorded_at for track in tracks]
-        latestTime = self.gateway.nowMs() + MAX_FUTURE_MS
-        stream = None
-        skip = missing = 0
-        if number:
-            try:
-                # A time that cannot be true says nothing of whether the track was seen.
-                plausible = [time if time <= latestTime else 0 for time in times]
-                fresh = self._judge(number, first, plausible, qos, packetId, len(payload))
-            except RejectedData as error:
-                self.reject(source, error, payload, qos, packetId)
-                return
-            if fresh is None:
-                return
-            stream, skip, missing = fresh
-        else:
-            first, self._unindexed = self._unindexed, self._unindexed + count
-            counters.unindexed += count
-        self._publish(source, stream, tracks, times, first, missing, skip, (packetId,), qos, (payload,), (count,))
-
-    def _judge(
-        self, number: int, first: int, times: Sequence[int], qos: int, packetId: int, size: int
-    ) -> tuple[Stream, int, int] | None:
-        """
-        Deal with a run of indices that is not fresh.
-
-        @return: of a fresh run the stream, how many at its beginning to skip, and how many are missing before it;
-            L{None}: it is dealt with
-        @raise RejectedData: it cannot be true
-        """
-        count = len(times)
-        if first + count - 1 > _MAX_INDEX:
-            raise RejectedData("BAD_INDEX", "an index beyond 64 bits")
-        counters = self.gateway.counters
-        stream = self.box.stream(number)
-        verdict, skip, missing = stream.judge(first, times)
-        if verdict is Verdict.fresh:
-            counters.holes += missing > 0
-            counters.duplicates += skip
-            return stream, skip, missing
-        if verdict is Verdict.jump:
-            raise RejectedData("INDEX_JUMP", f"index {first} after {stream.taken} is too far ahead")
-        if verdict is Verdict.lateDuplicate:
-            raise RejectedData("LATE_DUPLICATE", f"index {first} was seen, with what was recorded before this")
-        counters.duplicates += count
-        if verdict is Verdict.duplicate:
-            self._done(qos, packetId)
-        else:
-            waiter = self._batch(stream, first + count - 1, 0, qos, (packetId,), size)
-            stream.wait(waiter)
-            self._enqueue(waiter)
-        return None
-
-    def _publish(
-        self,
-        source: str,
-        stream: Stream | None,
-        tracks: Sequence[Track],
-        times: Sequence[int],
-        first: int,
-        missing: int,
-        skip: int,
-        packetIds: Sequence[int],
-        qos: int,
-        payloads: Sequence[bytes],
-        ends: Sequence[int],
-    ) -> None:
-        """
-        Note tracks as taken and send their events to the bus.
-
-        @param stream: L{None}: they have no index
-        @param ends: how many tracks there are up to the end of each payload
-        """
-        gateway = self.gateway
-        nowMs = gateway.nowMs()
-        number = stream.number if stream is not None else 0
-        records, refused, size = self._encoder.encode(tracks, times, number, first, missing, nowMs, skip)
-        latest = max(times)
-        if latest > nowMs + MAX_FUTURE_MS:
-            # Refused; a mark that covered it would let no later track pass for a new one.
-            latest = max((time for time in times if time <= nowMs + MAX_FUTURE_MS), default=0)
-        size += sum(map(len, payloads))
-        taken = self._batch(stream, first + len(tracks) - 1, latest, qos, packetIds, size)
-        if stream is not None:
-            stream.take(taken)
-        self.box.inFlight += 1
-        self._enqueue(taken)
-        gateway.counters.tracks += len(records)
-        if refused:
-            self._submitRefused(taken, source, refused, payloads, ends)
-        if records:
-            topic = gateway.topics.tracks
-            gateway.uplink.submit(topic, gateway.partition(topic, self.envelope.key), records, size, taken)
-
-    def takeMessage(self, source: str, payload: bytes, qos: int, packetId: int) -> bool:
-        """
-        Take a message on a channel; as L{takeTracks}.
-        """
-        if not self.box.mayTake:
-            self.pause(Pause.handover)
-            return False
-        gateway = self.gateway
-        nowMs = gateway.nowMs()
-        try:
-            message = decodeMessage(payload, gateway.bus.maxRecord)
-            recordedAt = message.recorded_at if message.recorded_at <= nowMs + MAX_FUTURE_MS else 0
-            stream = None
-            missing = 0
-            if message.stream:
-                fresh = self._judge(message.stream, message.index, (recordedAt,), qos, packetId, len(payload))
-                if fresh is None:
-                    return True
-                stream, _, missing = fresh
-        except RejectedData as error:
-            self.reject(source, error, payload, qos, packetId)
-            return True
-        record = messageRecord(self.envelope, gateway.ids.next(), message, missing, nowMs)
-        size = len(record.value)
-        taken = self._batch(stream, message.index, recordedAt, qos, (packetId,), size + len(payload))
-        if stream is not None:
-            stream.take(taken)
-        self.box.inFlight += 1
-        self._enqueue(taken)
-        gateway.counters.messages += 1
-        topic = gateway.topics.messages
-        gateway.uplink.submit(topic, gateway.partition(topic, self.envelope.key), (record,), size, taken)
-        return True
-
-    def reject(self, source: str, error: RejectedData, payload: bytes, qos: int, packetId: int) -> None:
-        """
-        Send data that cannot be taken to C{rejects}; the box gets its ack once it is there.
-        """
-        self.log.info(
-            "data rejected: {code} ({account}/{asset})",
-            code=error.code,
-            asset=self.box.key.asset,
-            account=self.box.key.account,
-        )
-        gateway = self.gateway
-        gateway.counters.rejects += 1
-        taken = self._batch(None, 0, 0, qos, (packetId,), 2 * len(payload))
-        self.box.inFlight += 1
-        self._enqueue(taken)
-        self._submitReject(taken, source, error.code, str(error), payload, gateway.nowMs())
-
-    def _submitRefused(
-        self, taken: Batch, source: str, refused: list[RefusedTrack], payloads: Sequence[bytes], ends: Sequence[int]
-    ) -> None:
-        """
-        Send the payloads that hold refused tracks to C{rejects}, each with the first of its reasons.
-
-        @param ends: how many tracks there are up to the end of each payload
-        """
-        nowMs = self.gateway.nowMs()
-        self.log.info(
-            "{count} tracks rejected: {code} ({account}/{asset})",
-            count=len(refused),
-            code=refused[0].code,
-            asset=self.box.key.asset,
-            account=self.box.key.account,
-        )
-        byPayload: dict[int, list[RefusedTrack]] = {}
-        for one in refused:
-            byPayload.setdefault(bisect_right(ends, one.position), []).append(one)
-        for number, ones in byPayload.items():
-            start = ends[number - 1] if number else 0
-            self.gateway.counters.rejects += 1
-            first = ones[0]
-            reason = (
-                f"{len(ones)} of {ends[number] - start} tracks refused; "
-                f"the first, at position {first.position - start}: {first.reason}"
-            )
-            self._submitReject(taken, source, first.code, reason, payloads[number], nowMs)
-
-    def _submitReject(self, taken: Batch, source: str, code: str, reason: str, payload: bytes, nowMs: int) -> None:
-        gateway = self.gateway
-        record = rejectRecord(
-            self.envelope, gateway.ids.next(), source, code, reason, payload, nowMs, gateway.bus.maxRecord
-        )
-        topic = gateway.topics.rejects
-        gateway.uplink.submit(topic, gateway.partition(topic, self.envelope.key), (record,), len(record.value), taken)

@@ -4,22 +4,28 @@ Which box has its link here: claims, takeovers, and the handing over of a box to
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.interfaces import IPeers, ISessionStore
+from binaryserver.errors import StoreNotAsked, StoreUnavailable
+from binaryserver.interfaces import IInbox, IPeers, ISessionStore
 from binaryserver.model import BoxKey, Claim, StreamMark
 from binaryserver.session.box import BoxSession
+from binaryserver.session.releases import Releases
 from binaryserver.session.uplink import Uplink
 
 if TYPE_CHECKING:
     from binaryserver.session.link import BoxLink
+
+
+_CLAIM_RETRY = 1.0
 
 
 @implementer(IPeers)
@@ -28,11 +34,28 @@ class NoPeers:
     The only instance: whoever held a box before is dead.
     """
 
+    def start(self, inbox: IInbox) -> Deferred[None]:
+        """
+        See L{IPeers.start}.
+        """
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        See L{IPeers.stop}.
+        """
+        return succeed(None)
+
     def handOver(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...] | None]:
         """
         See L{IPeers.handOver}.
         """
         return succeed(None)
+
+    def wake(self, incarnation: str, boxes: Sequence[BoxKey]) -> None:
+        """
+        See L{IPeers.wake}.
+        """
 
 
 class Registry:
@@ -41,6 +64,7 @@ class Registry:
 
     @ivar boxes: those with a link, or with anything in flight or not yet written
     @ivar links: every link of the instance that is or may become a box's
+    @ivar releases: the ends of links on their way to the session store
     """
 
     log = Logger()
@@ -67,30 +91,75 @@ class Registry:
         self._incarnation = incarnation
         self._nowMs = nowMs
         self._handoverTimeout = handoverTimeout
+        self.releases = Releases(store, clock, nowMs)
         self.boxes: dict[BoxKey, BoxSession] = {}
         self.links: set[BoxLink] = set()
         self._claiming: dict[BoxKey, int] = {}
+        # Boxes that the store may have given to a link of this instance, and who asks for them meanwhile.
+        self._uncertain: dict[BoxKey, list[Deferred[None]]] = {}
         self._leaving: dict[BoxSession, list[Deferred[tuple[StreamMark, ...]]]] = {}
         uplink.onBoxSettled = self._boxSettled
         uplink.onPressure = self._pauseAll
         uplink.onRelief = self._resumeAll
 
-    def claim(self, link: BoxLink, key: BoxKey, protocol: str, peer: str, clean: bool) -> Deferred[Claim]:
+    def claim(
+        self,
+        link: BoxLink,
+        key: BoxKey,
+        protocol: str,
+        peer: str,
+        clean: bool,
+        refused: Callable[[Failure], None],
+    ) -> Deferred[Claim]:
         """
         Make a link the box's link: the one before it, wherever it is, is closed.
 
         Fires with the claim once C{link.box} and C{link.linkEpoch} are set. The link may be superseded by then: its
-        C{takenOver} was called. Fails with L{binaryserver.errors.StoreError}.
+        C{takenOver} was called. If the session store does not answer, it is not known whether the link has the box:
+        C{refused} is called, and the claim goes on until it is known, since the one before it is to be asked for the
+        box's tracks. Fails with L{StoreError} where it is known that the link does not have it.
         """
-        self._claiming[key] = self._claiming.get(key, 0) + 1
-        claimed = self._store.claim(key, self._incarnation, protocol, peer, self._nowMs(), clean)
-        return claimed.addBoth(self._claimAnswered, key).addCallback(self._claimed, link, key)
+        if key in self._uncertain:
+            return fail(StoreNotAsked("it has not answered for this box yet"))
+        claimed: Deferred[Claim] = Deferred()
+        attempt = os.urandom(8).hex()
 
-    def _claimAnswered(self, answer: Claim | Failure, key: BoxKey) -> Claim | Failure:
+        def ask() -> None:
+            asked = self._store.claim(key, self._incarnation, protocol, peer, self._nowMs(), clean, attempt)
+            asked.addCallbacks(answered, failed)
+
+        def answered(claim: Claim) -> None:
+            self._claimAnswered(key)
+            claimed.callback(self._claimed(claim, link, key))
+            self._certain(key)
+
+        def failed(failure: Failure) -> None:
+            isUnknown = failure.check(StoreUnavailable) and not failure.check(StoreNotAsked)
+            if key not in self._uncertain:
+                if not isUnknown:
+                    self._claimAnswered(key)
+                    box = self.boxes.get(key)
+                    if box is not None:
+                        # Made by a handover that met this claim.
+                        self._boxSettled(box)
+                    claimed.errback(failure)
+                    return
+                self._uncertain[key] = []
+                refused(failure)
+            self._clock.callLater(_CLAIM_RETRY, ask)
+
+        self._claiming[key] = self._claiming.get(key, 0) + 1
+        ask()
+        return claimed
+
+    def _claimAnswered(self, key: BoxKey) -> None:
         self._claiming[key] -= 1
         if not self._claiming[key]:
             del self._claiming[key]
-        return answer
+
+    def _certain(self, key: BoxKey) -> None:
+        for question in self._uncertain.pop(key, ()):
+            question.callback(None)
 
     def _claimed(self, claim: Claim, link: BoxLink, key: BoxKey) -> Claim:
         box = self.boxes.get(key)
@@ -147,6 +216,10 @@ class Registry:
         Another instance owns the box as of C{linkEpoch}: close its link here. Fires with the box's marks once nothing
         of it is in flight here; at once when it has come back here since.
         """
+        if key in self._uncertain:
+            question: Deferred[None] = Deferred()
+            self._uncertain[key].append(question)
+            return question.addCallback(lambda _: self.handOver(key, linkEpoch))
         box = self.boxes.get(key)
         if box is None:
             if key in self._claiming:
@@ -172,12 +245,8 @@ class Registry:
         box = link.box
         if box.link is link:
             box.link = None
-            released = self._store.release(box.key, link.linkEpoch, self._nowMs())
-            released.addErrback(self._releaseFailed)
+            self.releases.release(box.key, link.linkEpoch)
             self._boxSettled(box)
-
-    def _releaseFailed(self, failure: Failure) -> None:
-        self.log.warn("session store did not note a link's end: {reason}", reason=failure.getErrorMessage())
 
     def _boxSettled(self, box: BoxSession) -> None:
         if box.link is not None:

@@ -1,9 +1,9 @@
 """
 From batches of boxes to flushes of the bus, and back from commits to acks and marks.
 
-What one turn of the reactor brought for one partition goes to the bus at once, with one Deferred. When it fires, each
-batch in it is settled with its stream (L{binaryserver.session.index}), the links concerned are told once each, and the
-marks that rose are handed to the session store, merged.
+What one turn of the reactor brought for one partition goes to the bus at once, in a few parts if it is much, with one
+Deferred for each. When it fires, each batch in it is settled with its stream (L{binaryserver.session.index}), the links
+concerned are told once each, and the marks that rose are handed to the session store, merged.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 GLOBAL_WINDOW = 256 * 1024 * 1024
 """Bytes of records that may wait for the bus in one process, whether their links live or not (G7)."""
 
+_EARLY_FLUSH = 32 * 1024
+"""Bytes of records of one partition that go to the bus within the turn: while they are in the processor's caches."""
+
 _MARKS_RETRY = 1.0
-_PRESENCE_RETRY = 1.0
+_RELIEF_PERIOD = 0.5
 
 
 class Batch(Taken):
@@ -105,6 +109,7 @@ class Uplink:
         self._window = window
         self._open: dict[tuple[str, int], _Flush] = {}
         self._openBytes = 0
+        self._handed: list[tuple[Deferred[None], str, int, int, _Flush]] = []
         self._dirty: dict[Stream, BoxSession] = {}
         self._writing: dict[Stream, BoxSession] = {}
         self.isFull = False
@@ -149,7 +154,7 @@ class Uplink:
         key = (topic, partition)
         flush = self._open.get(key)
         if flush is None:
-            if not self._open:
+            if not self._open and not self._handed:
                 self._clock.callLater(0, self.flush)
             flush = self._open[key] = _Flush()
         flush.records += records
@@ -157,31 +162,47 @@ class Uplink:
         flush.size += size
         batch.parts += 1
         self._openBytes += size
+        if flush.size >= _EARLY_FLUSH:
+            del self._open[key]
+            self._handOver(topic, partition, flush)
         if not self.isFull and self.pendingBytes > self._window:
             self.isFull = True
+            self._clock.callLater(_RELIEF_PERIOD, self._checkRelief)
             self.onPressure()
 
     def flush(self) -> None:
         """
         Hand what has gathered to the bus now.
         """
-        flushes, self._open, self._openBytes = self._open, {}, 0
+        flushes, self._open = self._open, {}
         for (topic, partition), flush in flushes.items():
-            done = self._bus.publish(topic, partition, flush.records)
+            self._handOver(topic, partition, flush)
+        handed, self._handed = self._handed, []
+        for done, topic, partition, count, flush in handed:
             done.addCallbacks(
-                self._committed, self._failed, callbackArgs=(flush,), errbackArgs=(topic, partition, flush)
+                self._committed, self._failed, callbackArgs=(flush,), errbackArgs=(topic, partition, count, flush)
             )
+
+    def _handOver(self, topic: str, partition: int, flush: _Flush) -> None:
+        """
+        Give a flush to the bus. What becomes of it is listened to at the end of the turn: a batch may have other parts.
+        """
+        # The records are not kept: there are many, and the bus lets go of them as soon as it can.
+        records, flush.records = flush.records, []
+        self._openBytes -= flush.size
+        count = len(records)
+        self._handed.append((self._bus.publish(topic, partition, records), topic, partition, count, flush))
 
     def _committed(self, _: None, flush: _Flush) -> None:
         self._settle(flush.batches)
 
-    def _failed(self, failure: Failure, topic: str, partition: int, flush: _Flush) -> None:
+    def _failed(self, failure: Failure, topic: str, partition: int, count: int, flush: _Flush) -> None:
         self.log.warn(
             "bus did not take a flush: {reason}",
             reason=failure.getErrorMessage(),
             topic=topic,
             partition=partition,
-            records=len(flush.records),
+            records=count,
         )
         if not failure.check(BinaryServerError):
             self.log.failure("bus failed in an unforeseen way", failure)
@@ -223,9 +244,20 @@ class Uplink:
             self.onBoxSettled(box)
         if dirty and not self._writing:
             self._writeMarks()
-        if self.isFull and self.pendingBytes < self._window * 7 // 8:
+        if self.isFull:
+            self._relieve()
+
+    def _relieve(self) -> None:
+        if self.pendingBytes < self._window * 7 // 8:
             self.isFull = False
             self.onRelief()
+
+    def _checkRelief(self) -> None:
+        # What waits elsewhere may be the last to go, and nothing of it is settled here.
+        if self.isFull:
+            self._relieve()
+        if self.isFull:
+            self._clock.callLater(_RELIEF_PERIOD, self._checkRelief)
 
     def _writeMarks(self) -> None:
         self._writing, self._dirty = self._dirty, {}

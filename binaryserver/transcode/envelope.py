@@ -16,6 +16,8 @@ SPEC_VERSION = ("ce_specversion", b"1.0")
 _MAX_CACHED_SECONDS = 4096
 seconds: dict[int, bytes] = {}
 """The texts that L{cloudTime} has made, by the Unix second."""
+MILLISECONDS = [b".%03dZ" % number for number in range(1000)]
+"""What follows them."""
 
 
 def cloudTime(unixMs: int) -> bytes:
@@ -30,7 +32,7 @@ def cloudTime(unixMs: int) -> bytes:
         if len(seconds) >= _MAX_CACHED_SECONDS:
             seconds.clear()
         text = seconds[second] = datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-    return b"%b.%03dZ" % (text, ms)
+    return text + MILLISECONDS[ms]
 
 
 class Envelope:

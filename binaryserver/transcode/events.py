@@ -7,9 +7,9 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from binaryserver.errors import RejectedData
-from binaryserver.model import EPOCH_2010_MS, Record
+from binaryserver.model import EPOCH_2010_MS, Record, StoredRecord
 from binaryserver.proto import cloudnext_pb2, md30_pb2
-from binaryserver.transcode.envelope import Envelope
+from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime
 from binaryserver.transcode.tracks import MAX_FUTURE_MS
 
 _MESSAGE = ("ce_type", b"cloudnext.v1.Message")
@@ -19,6 +19,7 @@ _REJECT = ("ce_type", b"cloudnext.v1.Reject")
 _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
 _MAX_NAME = 64
 _MAX_MESSAGE_ID = 128
+_MAX_KEY = 1024
 
 # What a reject's record has beside the payload: its other fields, the key and the headers.
 _REJECT_OVERHEAD = 2048
@@ -147,3 +148,31 @@ def rejectRecord(
         reject.SerializeToString(),
         envelope.headers(_REJECT, envelope.idPrefix + b"event/%d" % eventId, nowMs),
     )
+
+
+def downlinkRejectRecord(
+    record: StoredRecord, source: str, code: str, reason: str, instance: str, nowMs: int, maxRecord: int
+) -> Record:
+    """
+    A record of C{downlink} that cannot be used, with its bytes, cut to what one record may hold. Its key is kept.
+
+    @param source: where it stood: C{TOPIC/PARTITION/OFFSET}, by which a repeat can be told
+    """
+    reject = cloudnext_pb2.Reject(
+        source=source,
+        code=code,
+        reason=reason[:512],
+        payload=record.value[: max(0, maxRecord - _REJECT_OVERHEAD)],
+        payload_size=len(record.value),
+        instance=instance,
+        ingest_time=nowMs,
+    )
+    headers = [
+        SPEC_VERSION,
+        _REJECT,
+        ("ce_source", b"/binaryserver/" + instance.encode()),
+        CONTENT_TYPE,
+        ("ce_id", source.encode()),
+        ("ce_time", cloudTime(nowMs)),
+    ]
+    return Record(record.key[:_MAX_KEY], reject.SerializeToString(), headers)

@@ -4,15 +4,15 @@ A worker's view of the others, through the parent.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.interfaces import IPeers
+from binaryserver.interfaces import IInbox, IPeers
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.workers.channel import boxOf, marksFromJson, marksToJson
 
@@ -34,6 +34,22 @@ class ParentPeers:
         self._send = send
         self._asked: dict[int, Deferred[_Marks]] = {}
         self._lastId = 0
+        self._inbox: IInbox | None = None
+
+    def start(self, inbox: IInbox) -> Deferred[None]:
+        """
+        See L{IPeers.start}.
+        """
+        self._inbox = inbox
+        return succeed(None)
+
+    def stop(self) -> Deferred[None]:
+        """
+        See L{IPeers.stop}.
+        """
+        self._inbox = None
+        self._asked = {}
+        return succeed(None)
 
     def handOver(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[_Marks]:
         """
@@ -50,7 +66,29 @@ class ParentPeers:
         self._send("handOver", id=id_, incarnation=incarnation, account=box.account, asset=box.asset, epoch=linkEpoch)
         return answer
 
-    def answered(self, message: dict[str, Any]) -> None:
+    def wake(self, incarnation: str, boxes: Sequence[BoxKey]) -> None:
+        """
+        See L{IPeers.wake}.
+        """
+        self._send("wake", incarnation=incarnation, boxes=boxes)
+
+    def received(self, message: dict[str, Any]) -> None:
+        """
+        The parent passed on what another worker says. Before L{start} nobody knows of this one, after L{stop} it holds
+        no box.
+        """
+        kind = message["kind"]
+        if kind == "answer":
+            self._answered(message)
+        elif self._inbox is None:
+            if kind == "handOver":
+                self._send("answer", id=message["id"], marks=None)
+        elif kind == "handOver":
+            self._askedFor(message, self._inbox)
+        elif kind == "wake":
+            self._inbox.wake([BoxKey(*box) for box in message["boxes"]])
+
+    def _answered(self, message: dict[str, Any]) -> None:
         """
         The parent passed on an answer; one that came too late is dropped.
         """
@@ -58,13 +96,9 @@ class ParentPeers:
         if answer is not None:
             answer.callback(marksFromJson(message["marks"]))
 
-    def asked(
-        self, message: dict[str, Any], handOver: Callable[[BoxKey, int], Deferred[tuple[StreamMark, ...]]]
-    ) -> None:
+    def _askedFor(self, message: dict[str, Any], inbox: IInbox) -> None:
         """
         Another worker asks, through the parent.
-
-        @param handOver: of this instance's registry
         """
 
         def answer(marks: _Marks) -> None:
@@ -75,4 +109,4 @@ class ParentPeers:
             self.log.error("marks could not be read for a handover: {reason}", reason=failure.getErrorMessage())
             answer(None)
 
-        handOver(boxOf(message), message["epoch"]).addCallbacks(answer, failed)
+        inbox.handOver(boxOf(message), message["epoch"]).addCallbacks(answer, failed)

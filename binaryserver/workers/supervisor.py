@@ -235,6 +235,8 @@ class Supervisor(Component):
             worker.exitStatus = message["status"]
         elif kind == "handOver":
             self._handOver(worker, message)
+        elif kind == "wake":
+            self._wake(message)
         elif kind == "answer":
             asker = worker.asked.pop(message["id"], None)
             if asker is not None:
@@ -259,6 +261,11 @@ class Supervisor(Component):
                 )
                 return
         self._answer(asker, message["id"], None)
+
+    def _wake(self, message: dict[str, Any]) -> None:
+        for worker in self.workers:
+            if worker.incarnation == message["incarnation"] and worker.channel is not None:
+                worker.channel.send("wake", boxes=message["boxes"])
 
     def _answer(self, asker: Worker, id_: int, marks: Any) -> None:
         if asker.channel is not None:

@@ -45,12 +45,13 @@ class SlowStore(MemorySessionStore):
         """
         return self._later(MemorySessionStore.claim(self, *arguments))  # type: ignore[arg-type, return-value]
 
-    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None) -> Deferred[bool]:
+    def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """
         See L{MemorySessionStore.saveMqtt}.
         """
         self.saves += 1
-        return self._later(MemorySessionStore.saveMqtt(self, box, linkEpoch, session))  # type: ignore[arg-type, return-value]
+        saved = MemorySessionStore.saveMqtt(self, box, linkEpoch, session, isListening)
+        return self._later(saved)  # type: ignore[arg-type, return-value]
 
     def answer(self) -> None:
         """

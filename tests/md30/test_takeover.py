@@ -14,11 +14,12 @@ from binaryserver.model import BoxKey, StreamMark
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.memorystore import MemorySessionStore
+from binaryserver.session.registry import NoPeers
 from tests.harness import HandBus, HandReactor, World
 
 
 @implementer(IPeers)
-class Colleagues:
+class Colleagues(NoPeers):
     """
     Each other's instances, by incarnation; those that are not in it are dead.
     """
@@ -178,7 +179,7 @@ class MovingTests(SynchronousTestCase):
             events = [event for bus in self.buses for event in bus.events("presences")]
             return max(events, key=lambda event: (event.link_epoch, event.id))
 
-        self.assertEqual(latest().presence.type, cloudnext_pb2.PRESENCE_TYPE_CONNECT)
+        self.assertEqual(latest().presence.type, cloudnext_pb2.PRESENCE_TYPE_RECONNECT)
         reasons = [event.presence.reason for event in self.buses[0].events("presences")]
         self.assertEqual(reasons, ["", "TAKEOVER"])
         new.lose()

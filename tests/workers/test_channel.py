@@ -7,20 +7,22 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
-from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ProcessDone, ProcessTerminated
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from binaryserver.endpoints.listening import serverFromString
 from binaryserver.errors import ConfigError, StoreUnavailable
-from binaryserver.interfaces import IPeers
+from binaryserver.interfaces import IInbox, IPeers
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.service import ListeningService
 from binaryserver.workers.channel import Channel, boxOf, marksFromJson, marksToJson
@@ -30,6 +32,7 @@ from binaryserver.workers.supervisor import Supervisor, Worker, WorkerState
 BOX = BoxKey("acme", "box-1")
 MARKS = (StreamMark(9, 41, 1_790_000_000_000), StreamMark((1 << 64) - 1, (1 << 64) - 1, 0))
 BIG = st.integers(0, (1 << 64) - 1)
+QUESTION = {"kind": "handOver", "id": 5, "account": "acme", "asset": "box-1", "epoch": 9}
 
 
 class ChannelTests(SynchronousTestCase):
@@ -132,10 +135,10 @@ class ParentPeersTests(SynchronousTestCase):
             {"incarnation": "w-1@aa", "account": "acme", "asset": "box-1", "epoch": 7},
         )
         self.assertNotEqual(fields["id"], other["id"])
-        self.peers.answered({"id": other["id"], "marks": None})
+        self.peers.received({"kind": "answer", "id": other["id"], "marks": None})
         self.assertNoResult(first)
         self.assertIsNone(self.successResultOf(second))
-        self.peers.answered({"id": fields["id"], "marks": marksToJson(MARKS)})
+        self.peers.received({"kind": "answer", "id": fields["id"], "marks": marksToJson(MARKS)})
         self.assertEqual(self.successResultOf(first), MARKS)
 
     def test_late(self) -> None:
@@ -148,34 +151,81 @@ class ParentPeersTests(SynchronousTestCase):
         asked = self.peers.handOver("w-1@aa", BOX, 8)
         for _, fields in self.sent:
             for _ in range(2):
-                self.peers.answered({"id": fields["id"], "marks": []})
+                self.peers.received({"kind": "answer", "id": fields["id"], "marks": []})
         self.assertEqual(self.successResultOf(asked), ())
 
     def test_asked(self) -> None:
         """
         What another asks is answered once this instance has settled it.
         """
-        settled: Deferred[tuple[StreamMark, ...]] = Deferred()
-        calls: list[tuple[BoxKey, int]] = []
-
-        def handOver(box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
-            calls.append((box, linkEpoch))
-            return settled
-
-        self.peers.asked({"id": 5, "account": "acme", "asset": "box-1", "epoch": 9}, handOver)
-        self.assertEqual((calls, self.sent), ([(BOX, 9)], []))
-        settled.callback(MARKS)
+        inbox = Inbox()
+        self.peers.start(inbox)
+        self.peers.received(QUESTION)
+        self.assertEqual((inbox.asked, self.sent), ([(BOX, 9)], []))
+        inbox.answer.callback(MARKS)
         self.assertEqual(self.sent, [("answer", {"id": 5, "marks": marksToJson(MARKS)})])
 
     def test_unreadable(self) -> None:
         """
         When the marks cannot be read here the asker is told that nothing is in flight here, and reads them itself.
         """
-        self.peers.asked(
-            {"id": 5, "account": "acme", "asset": "box-1", "epoch": 9},
-            lambda box, linkEpoch: fail(StoreUnavailable("the store is away")),
-        )
+        inbox = Inbox()
+        self.peers.start(inbox)
+        inbox.answer.errback(StoreUnavailable("the store is away"))
+        self.peers.received(QUESTION)
         self.assertEqual(self.sent, [("answer", {"id": 5, "marks": None})])
+
+    def test_notThere(self) -> None:
+        """
+        Before it has started, and once it has stopped, an instance holds no box.
+        """
+        self.peers.received(QUESTION)
+        self.peers.start(Inbox())
+        self.peers.stop()
+        self.peers.received(QUESTION)
+        self.peers.received({"kind": "wake", "boxes": [["acme", "box-1"]]})
+        self.assertEqual(self.sent, [("answer", {"id": 5, "marks": None})] * 2)
+
+    def test_wake(self) -> None:
+        """
+        The word of mail goes both ways.
+        """
+        inbox = Inbox()
+        self.peers.start(inbox)
+        self.peers.wake("w-1@aa", [BOX])
+        self.assertEqual(self.sent, [("wake", {"incarnation": "w-1@aa", "boxes": [BOX]})])
+        self.peers.received({"kind": "wake", "boxes": [["acme", "box-1"]]})
+        self.assertEqual(inbox.woken, [BOX])
+
+
+@implementer(IInbox)
+class Inbox:
+    """
+    Notes what it is asked.
+    """
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[BoxKey, int]] = []
+        self.woken: list[BoxKey] = []
+        self.answer: Deferred[tuple[StreamMark, ...]] = Deferred()
+
+    def handOver(self, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
+        """
+        See L{IInbox.handOver}.
+        """
+        self.asked.append((box, linkEpoch))
+        return self.answer
+
+    def wake(self, boxes: Sequence[BoxKey]) -> None:
+        """
+        See L{IInbox.wake}.
+        """
+        self.woken += boxes
+
+    def wakeAll(self) -> None:
+        """
+        See L{IInbox.wakeAll}.
+        """
 
 
 class FakeProcess:

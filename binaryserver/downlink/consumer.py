@@ -1,0 +1,228 @@
+"""
+From the bus's C{downlink} into mailboxes.
+
+An offset is committed only once everything before it is in a mailbox, or durable in C{rejects}; what comes again after
+a crash is known by its id. A record that cannot be used never blocks its partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from twisted.internet.defer import CancelledError, Deferred, FirstError, gatherResults
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from binaryserver.errors import BusError, StoreError
+from binaryserver.interfaces import IBusConsumer, IPeers
+from binaryserver.model import (
+    BoxKey,
+    DownlinkMessage,
+    MailboxLimits,
+    Put,
+    StoredRecord,
+)
+from binaryserver.service import Component
+from binaryserver.transcode.downlink import QUEUED, RejectedMessage, decodeDownlink
+from binaryserver.transcode.events import downlinkRejectRecord
+
+if TYPE_CHECKING:
+    from binaryserver.gateway import Gateway
+
+_LIMIT = 500
+_RETRY = 1.0
+
+# s between two reads: under load records gather meanwhile, and a call of the session store costs less for each.
+_PACE = 0.004
+
+
+class DownlinkConsumer(Component):
+    """
+    One member of the group that all instances form.
+    """
+
+    log = Logger()
+
+    def __init__(
+        self,
+        gateway: Gateway,
+        peers: IPeers,
+        group: str,
+        limits: MailboxLimits,
+        maxPayload: int,
+        expiry: Callable[[str], int],
+    ) -> None:
+        """
+        @param group: the consumer group's name
+        @param limits: of a mailbox
+        @param maxPayload: bytes
+        @param expiry: gives the ms after which a message on a channel expires if its sender does not say
+        """
+        self._gateway = gateway
+        self._peers = peers
+        self._group = group
+        self._limits = limits
+        self._maxPayload = maxPayload
+        self._expiry = expiry
+        self._consumer: IBusConsumer | None = None
+        self._isStopping = False
+        self._waiting: Deferred[Any] | None = None
+        self._ended: Deferred[None] | None = None
+        self._isReading = False
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+
+        def opened(consumer: IBusConsumer) -> None:
+            self._consumer = consumer
+            self._ended = Deferred.fromCoroutine(self._run())
+
+        return self._open().addCallback(opened)
+
+    def _open(self) -> Deferred[IBusConsumer]:
+        opened: Deferred[IBusConsumer] = self._gateway.bus.openConsumer((self._gateway.topics.downlink,), self._group)
+        return opened
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}. What was read is put first; an outage is not waited for: what was not put comes again.
+        """
+        return Deferred.fromCoroutine(self._end())
+
+    async def _end(self) -> None:
+        self._isStopping = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+        if self._isReading and self._consumer is not None:
+            await self._consumer.close()
+        if self._ended is not None:
+            # What was read is put and committed, and then the consumer closed.
+            await self._ended
+
+    async def _run(self) -> None:
+        while not self._isStopping:
+            try:
+                await self._consume()
+            except BusError as error:
+                self.log.warn("downlink cannot be consumed, trying again: {reason}", reason=str(error))
+                await self._reopen()
+            except Exception:
+                self.log.failure("downlink could not be consumed, in an unforeseen way; trying again")
+                await self._reopen()
+        if self._consumer is not None:
+            await self._consumer.close()
+
+    async def _consume(self) -> None:
+        clock = self._gateway.clock
+        if self._consumer is None:
+            self._consumer = await self._open()
+            return
+        if self._gateway.hasMuchToTell:
+            # What the bus does not take would only gather here.
+            await self._pause()
+            return
+        self._isReading = True
+        try:
+            records = await self._consumer.read(_LIMIT)
+        finally:
+            self._isReading = False
+        readAt = clock.seconds()
+        if records and await self._take(records):
+            offsets = {(record.topic, record.partition): record.offset + 1 for record in records}
+            await self._consumer.commit(offsets)
+            await self._wait(deferLater(clock, max(0.0, readAt + _PACE - clock.seconds())))
+
+    async def _reopen(self) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None and not self._isStopping:
+            await consumer.close()
+        await self._pause()
+
+    async def _pause(self) -> None:
+        await self._wait(deferLater(self._gateway.clock, _RETRY))
+
+    async def _wait(self, waited: Deferred[Any]) -> None:
+        """
+        Wait, but not beyond the stop.
+        """
+        if self._isStopping:
+            waited.cancel()
+        self._waiting = waited
+        try:
+            await waited
+        except (CancelledError, FirstError):
+            self.log.debug("the consumer stops instead of waiting")
+        self._waiting = None
+
+    async def _take(self, records: Sequence[StoredRecord]) -> bool:
+        """
+        Put records into mailboxes, or into C{rejects}.
+
+        @return: whether all are; not, if the gateway stops first
+        """
+        nowMs = self._gateway.nowMs()
+        messages: list[DownlinkMessage] = []
+        rejected: list[Deferred[None]] = []
+        for record in records:
+            try:
+                messages.append(decodeDownlink(record, self._expiry, self._maxPayload, nowMs))
+            except RejectedMessage as error:
+                rejected.append(self._reject(record, error, nowMs))
+                if error.message is not None:
+                    messages.append(error.message)
+            except Exception as error:
+                self.log.failure("a downlink record could not be read, in an unforeseen way")
+                unforeseen = RejectedMessage("DECODE", f"it cannot be read ({type(error).__name__})", None)
+                rejected.append(self._reject(record, unforeseen, nowMs))
+        self._gateway.counters.downlinkMessages += len(messages)
+        while messages:
+            try:
+                puts = await self._gateway.store.putMessages(messages, self._limits, self._gateway.nowMs())
+            except StoreError as error:
+                self.log.warn("session store did not take messages, trying again: {reason}", reason=str(error))
+                await self._pause()
+                if self._isStopping:
+                    return False
+            else:
+                self._tell(puts, messages)
+                break
+        if rejected:
+            await self._wait(gatherResults(rejected, consumeErrors=True))
+        return not (rejected and self._isStopping)
+
+    def _tell(self, puts: Sequence[Put], messages: Sequence[DownlinkMessage]) -> None:
+        statuses = self._gateway.statuses
+        listeners: dict[str, dict[BoxKey, None]] = {}
+        for put, message in zip(puts, messages, strict=True):
+            entry = put.entry
+            if entry is None:
+                continue
+            if entry.final is not None:
+                statuses.final(entry)
+                continue
+            if put.isNew:
+                statuses.progress(entry, QUEUED, message.queuedAt)
+            if put.listener:
+                listeners.setdefault(put.listener, {})[message.box] = None
+        for incarnation, boxes in listeners.items():
+            if incarnation == self._gateway.incarnation:
+                self._gateway.delivery.wake(boxes)
+            else:
+                self._peers.wake(incarnation, list(boxes))
+
+    def _reject(self, record: StoredRecord, error: RejectedMessage, nowMs: int) -> Deferred[None]:
+        """
+        Send a record to C{rejects}. Fires once it is durable there.
+        """
+        gateway = self._gateway
+        gateway.counters.rejects += 1
+        source = f"{record.topic}/{record.partition}/{record.offset}"
+        self.log.info("a downlink record was rejected: {code} ({source})", code=error.code, source=source)
+        done: Deferred[None] = Deferred()
+        maxRecord = gateway.bus.maxRecord
+        reject = downlinkRejectRecord(record, source, error.code, str(error), gateway.instance, nowMs, maxRecord)
+        gateway.rejects.announce(reject, lambda: done.callback(None))
+        return done

@@ -1,0 +1,65 @@
+"""
+The ends of links on their way to the session store.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from binaryserver.interfaces import ISessionStore
+from binaryserver.model import BoxKey
+
+_RETRY = 1.0
+_CHUNK = 200
+
+
+class Releases:
+    """
+    Each end is told until the session store has noted it, or says that the box has a later link: one that it does not
+    know of leaves its box connected for ever.
+    """
+
+    log = Logger()
+
+    def __init__(self, store: ISessionStore, clock: IReactorTime, nowMs: Callable[[], int]) -> None:
+        self._store = store
+        self._clock = clock
+        self._nowMs = nowMs
+        self._failed: deque[tuple[BoxKey, int, int]] = deque()
+        self._isWaiting = False
+        self.waiting = 0
+        """Ends that the store has not noted yet."""
+
+    def release(self, box: BoxKey, linkEpoch: int) -> None:
+        """
+        The link of that epoch is gone, as of now.
+        """
+        self.waiting += 1
+        self._release(box, linkEpoch, self._nowMs())
+
+    def _release(self, box: BoxKey, linkEpoch: int, at: int) -> None:
+        released = self._store.release(box, linkEpoch, at)
+        released.addCallbacks(self._noted, self._notNoted, errbackArgs=(box, linkEpoch, at))
+
+    def _noted(self, _: bool) -> None:
+        self.waiting -= 1
+
+    def _notNoted(self, failure: Failure, box: BoxKey, linkEpoch: int, at: int) -> None:
+        self._failed.append((box, linkEpoch, at))
+        if not self._isWaiting:
+            self._isWaiting = True
+            self.log.warn("session store did not note a link's end: {reason}", reason=failure.getErrorMessage())
+            self._clock.callLater(_RETRY, self._again)
+
+    def _again(self) -> None:
+        self._isWaiting = False
+        for _ in range(min(_CHUNK, len(self._failed))):
+            self._release(*self._failed.popleft())
+        if self._failed and not self._isWaiting:
+            self._isWaiting = True
+            self._clock.callLater(_RETRY / 10, self._again)
