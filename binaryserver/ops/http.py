@@ -1,10 +1,11 @@
 """
-The HTTP side: health, and the bus read back.
+The HTTP side: health, the bus read back, and messages for boxes.
 """
 
 from __future__ import annotations
 
-from io import BytesIO
+import time
+from collections.abc import Callable
 from typing import Any
 
 from twisted.logger import Logger
@@ -15,7 +16,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
-from binaryserver.interfaces import IBus
+from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.ops.body import JSON, MAX_BODY, Bodies, Body, NoBody, mediaType
+from binaryserver.ops.messages import Ask, Outlet, Posted
 from binaryserver.ops.problem import problem, sendProblem
 from binaryserver.ops.tail import Tail, TailQuery
 
@@ -26,18 +29,6 @@ _REQUEST_TIMEOUT = 60
 """s within which a request must have come whole, or the next one on a kept connection"""
 _MAX_TAILS = 32
 """Each holds a reader of the bus, which may be a connection to a cluster."""
-
-
-class _NoBody(BytesIO):
-    """
-    Where the bodies of requests go: no request here has one that means something.
-    """
-
-    def write(self, data: Any) -> int:
-        """
-        Take it, keep nothing.
-        """
-        return len(data)
 
 
 class _Channel(HTTPChannel):
@@ -64,7 +55,10 @@ class _Request(Request):
         """
         See L{HTTPRequest.gotLength}.
         """
-        self.content = _NoBody()
+        # The request itself has none before it is whole.
+        channel: Any = self.channel
+        site: _Site = channel.site
+        self.content = site.bodies.body() if mediaType(self) == JSON else NoBody()
 
     def process(self) -> None:
         """
@@ -192,9 +186,49 @@ class _TailPage(_Page):
             tail.end()
 
 
+class _MessagesPage(_Folder):
+    """
+    C{/api/messages}: takes messages for boxes.
+    """
+
+    def __init__(self, outlet: Outlet, clock: Any, nowMs: Callable[[], int]) -> None:
+        super().__init__()
+        self._outlet = outlet
+        self._clock = clock
+        self._nowMs = nowMs
+
+    def render(self, request: Request) -> Any:
+        """
+        See L{Resource.render}.
+        """
+        if request.method != b"POST":
+            request.setHeader("allow", "POST")
+            return problem(request, 405, "only POST")
+        if request.requestHeaders.hasHeader(b"origin"):
+            # Browsers name the page that asks, and there is no page that should.
+            return problem(request, 403, "messages are not taken from web pages")
+        body = request.content
+        if not isinstance(body, Body):
+            return problem(request, 415, "the body is to be application/json")
+        if body.status == 413:
+            return problem(request, 413, f"the body has more than {MAX_BODY} bytes")
+        if body.status:
+            request.setHeader("retry-after", "5")
+            return problem(request, body.status, "too many bodies are on their way already")
+        try:
+            ask = Ask.parse(body.getvalue(), self._nowMs())
+        except ValueError as error:
+            return problem(request, 400, str(error))
+        body.close()
+        Posted(request, ask, self._clock).run(self._outlet.send)
+        return NOT_DONE_YET
+
+
 class _Site(Site):
     """
     The site of C{--http}.
+
+    @ivar bodies: of the requests that are coming
     """
 
     # Itself, without Twisted's wrapper that would negotiate HTTP/2.
@@ -202,6 +236,7 @@ class _Site(Site):
     requestFactory = _Request
     noisy = False
     tails: _TailPage
+    bodies: Bodies
 
     def stopFactory(self) -> None:
         """
@@ -216,17 +251,27 @@ class _Site(Site):
         """
 
 
-def makeSite(bus: IBus, topics: Topics, clock: Any) -> Site:
+def makeSite(
+    bus: IBus,
+    store: ISessionStore,
+    topics: Topics,
+    clock: Any,
+    nowMs: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+) -> Site:
     """
     The site of C{--http}.
 
-    @param bus: started, or about to be: until then tails are answered with 503
+    @param bus: started, or about to be: until then tails and messages are answered with 503
+    @param store: likewise
     @param clock: the reactor
+    @param nowMs: gives the Unix time, ms
     """
     root, api = _Folder(), _Folder()
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
     site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
+    site.bodies = Bodies()
     site.tails = _TailPage(bus, topics, clock)
     api.putChild(b"tail", site.tails)
+    api.putChild(b"messages", _MessagesPage(Outlet(bus, store, topics.downlink), clock, nowMs))
     return site

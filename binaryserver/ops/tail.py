@@ -23,6 +23,7 @@ from binaryserver.interfaces import IBus, IBusReader
 from binaryserver.model import StoredRecord
 from binaryserver.ops.problem import sendProblem
 from binaryserver.proto import cloudnext_pb2
+from binaryserver.transcode.downlink import RejectedMessage, readDownlink
 
 _BATCH = 50
 """records read at once; each may be as large as the bus allows"""
@@ -76,7 +77,7 @@ class TailQuery(NamedTuple):
                 if value not in flags:
                     raise ValueError(f"{name} is 0 or 1, not {value!r}")
         return cls(
-            tuple(wanted) or topics.all,
+            tuple(wanted) or topics.published,
             given.get("asset", [""])[-1],
             given.get("account", [""])[-1],
             flags[given.get("from_start", ["0"])[-1]],
@@ -96,13 +97,18 @@ def recordToJson(record: StoredRecord, topics: Topics) -> str:
     One record: protobuf's canonical JSON with the proto's names, and where it stands.
     """
     place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    message: Any = cloudnext_pb2.Reject() if record.topic == topics.rejects else cloudnext_pb2.Event()
     try:
-        message.ParseFromString(record.value)
-    except DecodeError:
+        message = _parse(record, topics)
+    except (DecodeError, RejectedMessage):
         return json.dumps({**place, "error": "not a message of this topic", "size": len(record.value)})
     fields = MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
     return json.dumps({**place, **fields}, ensure_ascii=False)
+
+
+def _parse(record: StoredRecord, topics: Topics) -> Any:
+    if record.topic == topics.downlink:
+        return readDownlink(record)
+    return (cloudnext_pb2.Reject if record.topic == topics.rejects else cloudnext_pb2.Event).FromString(record.value)
 
 
 @implementer(IPushProducer)

@@ -1,10 +1,12 @@
 """
-C{binaryserver-box}: simulated boxes that bring tracks to a gateway, and say what became of them.
+C{binaryserver-box}: simulated boxes that bring tracks to a gateway, answer its messages, and say what came of it.
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -24,8 +26,10 @@ from twisted.logger import (
 from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
+from binaryserver.tools.box_inbox import Heard
 from binaryserver.tools.box_options import PROGRAM, fleetFrom, parser
 from binaryserver.tools.box_sums import Sums
+from binaryserver.tools.terminal import printable
 
 PROGRESS_INTERVAL: Final = 5.0
 """s"""
@@ -43,7 +47,7 @@ def run(reactor: Any, arguments: Sequence[str], out: TextIO, err: TextIO) -> Def
     try:
         options = parser().parse_args(arguments)
         _allowFiles(options.boxes)
-        fleet = fleetFrom(reactor, options)
+        fleet = fleetFrom(reactor, options, lambda asset, heard: None if options.quiet else messageHeard(asset, heard))
     except ConfigError as error:
         text = str(error)
         print(text if text.startswith(PROGRAM) else f"{PROGRAM}: {text}", file=err)
@@ -52,8 +56,21 @@ def run(reactor: Any, arguments: Sequence[str], out: TextIO, err: TextIO) -> Def
     def progress() -> None:
         print(f"{fleet.sums.acked} of {fleet.sums.tracks} tracks acked", file=err, flush=True)
 
+    def messageHeard(asset: str, heard: Heard) -> None:
+        if not say(json.dumps(messageToJson(asset, heard)) if options.json else messageToText(asset, heard)):
+            fleet.stop()
+
+    def say(text: str) -> bool:
+        try:
+            print(text, file=out, flush=True)
+        except BrokenPipeError:
+            # Nobody reads us any more; Python would complain when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
+            return False
+        return True
+
     def sumUp(sums: Sums) -> None:
-        print(json.dumps(sums.toJson()) if options.json else sums.toText(), file=out, flush=True)
+        say(json.dumps(sums.toJson()) if options.json else sums.toText())
         if not sums.complete:
             raise SystemExit(1)
 
@@ -71,11 +88,41 @@ def run(reactor: Any, arguments: Sequence[str], out: TextIO, err: TextIO) -> Def
 
     progressing = LoopingCall(progress)
     progressing.clock = reactor
-    if not options.json:
+    if not options.json and options.tracks:
         progressing.start(PROGRESS_INTERVAL, now=False)
     timeout = None if options.timeout is None else reactor.callLater(options.timeout, fleet.stop)
-    reactor.addSystemEventTrigger("before", "shutdown", fleet.stop)
+    reactor.addSystemEventTrigger("before", "shutdown", fleet.leave)
     return fleet.start().addBoth(cleanUp).addCallbacks(sumUp, failed)
+
+
+def messageToJson(asset: str, heard: Heard) -> dict[str, object]:
+    """
+    A message that a box got, as C{--json} prints it.
+    """
+    message = heard.message
+    return {
+        "received_at": heard.at,
+        "asset": asset,
+        "id": message.id,
+        "channel": message.channel,
+        "payload": base64.b64encode(message.payload).decode(),
+        "want_ack": message.want_ack,
+        "expires_at": message.expires_at,
+    }
+
+
+def messageToText(asset: str, heard: Heard) -> str:
+    """
+    The same in a line for a person: the payload as text if it is some, else in base64.
+    """
+    message = heard.message
+    try:
+        payload = message.payload.decode()
+    except UnicodeDecodeError:
+        payload = ""
+    if not payload.isprintable() or (message.payload and not payload):
+        payload = f"base64:{base64.b64encode(message.payload).decode()}"
+    return printable(f"{asset} message {message.id} {message.channel}: {payload}")
 
 
 def _allowFiles(boxes: int) -> None:

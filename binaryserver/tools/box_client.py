@@ -16,7 +16,6 @@ from binaryserver.mqtt.events import Broken, Puback, Publish
 from binaryserver.mqtt.packets import (
     DISCONNECT,
     PINGREQ,
-    SUBSCRIPTION_REFUSED,
     Connack,
     ConnectCode,
     Packet,
@@ -30,20 +29,18 @@ from binaryserver.mqtt.packets import (
     encodeSubscribe,
 )
 from binaryserver.proto.md30_pb2 import IndexNotice
+from binaryserver.tools.box_inbox import AckChoice, Inbox
 from binaryserver.tools.box_outbox import Outbox
 from binaryserver.tools.box_plan import NEXT, BoxPlan, BoxState, Link, Owner, Resend, WrongState
 from binaryserver.tools.box_store import TrackStore
+from binaryserver.tools.box_subscriptions import DOWNLINK_TOPIC, INDEX_TOPIC, Subscriptions
 from binaryserver.tools.box_sums import Sums
+from binaryserver.tools.box_timing import Backoff, KeepAlive
 
-INDEX_TOPIC: Final = "i"
 ANSWER_TIMEOUT: Final = 30.0
 """s that a box waits for a CONNACK, a SUBACK or an index, and for the end of a link that it leaves."""
 POLL_INTERVAL: Final = 0.5
 """s between a box's questions for its index, at QoS 0."""
-PING_TIMEOUT: Final = 10.0
-"""s, the least that a box waits for a PINGRESP; else its keep-alive."""
-MAX_RECONNECT_DELAY: Final = 30.0
-"""s"""
 
 
 class Box:
@@ -79,25 +76,28 @@ class Box:
         self._owner = owner
         self._wallOffset = wallOffset
         self._outbox = Outbox(asset, plan, store, tracks, random, sums, self._complain)
+        self._inbox = Inbox(plan.ack or AckChoice.NONE, random, sums.messages)
         self._link: Link | None = None
+        self._subscriptions = Subscriptions(plan.indexFromGateway, plan.ack is not None)
         self._connectAt = 0.0
+        self._stayUntil = 0.0
         self._since = 0.0
         self._cutAt = inf
         self._gaveUp = ""
-        self._failures = 0
+        self._backoff = Backoff(plan.reconnectDelay, random)
         self._connected = False
-        self._lastSent = 0.0
-        self._pingSent: float | None = None
+        self._keepAlive = KeepAlive(plan.keepAlive)
         self._overdueAt = self._pollAt = inf
         self._noticed = False
         sums.boxes += 1
         sums.tracks += tracks + store.waiting
 
-    def connectAt(self, when: float) -> None:
+    def connectAt(self, when: float, stayUntil: float) -> None:
         """
-        Set the time of the first connect.
+        Set the time of the first connect, and that before which the box does not leave, whatever is acked.
         """
         self._connectAt = self.due = when
+        self._stayUntil = stayUntil
 
     def _go(self, state: BoxState, now: float) -> None:
         if state not in NEXT[self.state]:
@@ -115,7 +115,7 @@ class Box:
         plan = self._plan
         self._go(BoxState.awaitingConnack, now)
         self._link = link
-        self._pingSent = None
+        self._keepAlive.linkUp()
         self._noticed = False
         self._gaveUp = ""
         self._cutAt = now + self._random.expovariate(1 / plan.cutEvery) if plan.cutEvery else inf
@@ -145,10 +145,12 @@ class Box:
                 self._sums.lostLinks += 1
                 self._complain(f"lost the link while waiting for {state.value}: {self._gaveUp or reason}")
             self._outbox.linkLost()
-            if self._plan.resend is Resend.NEW or self._plan.qos == 0:
+            if self._plan.resend is Resend.NEW:
                 self._outbox.forgetSession()
+            elif self._plan.qos == 0:
+                self._outbox.forgetUnconfirmed()
             self._owner.keepBox(self)
-            self._wait(now, failed=state is not BoxState.open)
+            self._wait(now, failed=state is not BoxState.open and self._cutAt > -inf)
 
     def peerBroke(self, error: PeerError, now: float) -> None:
         """
@@ -156,6 +158,13 @@ class Box:
         """
         self._sums.peerErrors += 1
         self._giveUp(f"the gateway broke the protocol: {error}")
+
+    def leave(self, now: float) -> None:
+        """
+        Stay no longer than it takes until all is acked.
+        """
+        self._stayUntil = now
+        self.due = min(self.due, now)
 
     def stop(self, now: float) -> None:
         """
@@ -168,12 +177,8 @@ class Box:
         self._owner.keepBox(self)
 
     def _wait(self, now: float, failed: bool) -> None:
-        plan = self._plan
-        self._failures = self._failures + 1 if failed else 0
-        delay = plan.reconnectDelay * 2 ** min(max(0, self._failures - 1), 10)
-        delay = min(delay, max(plan.reconnectDelay, MAX_RECONNECT_DELAY))
         self._go(BoxState.waiting, now)
-        self._connectAt = self.due = now + delay * self._random.uniform(0.75, 1.25)
+        self._connectAt = now + self._backoff.lost(failed)
 
     def _end(self, state: BoxState, now: float) -> None:
         self._go(state, now)
@@ -207,7 +212,7 @@ class Box:
 
     def _write(self, data: bytes, now: float) -> None:
         if data and self._link is not None:
-            self._lastSent = now
+            self._keepAlive.sent(now)
             self._link.send(data)
 
     def _complain(self, text: str) -> None:
@@ -220,12 +225,14 @@ class Box:
         state = self.state
         self.due = inf
         if state is BoxState.waiting:
-            if now >= self._connectAt:
+            if self._outbox.empty and now >= self._stayUntil:
+                self._end(BoxState.done, now)
+            elif now >= self._connectAt:
                 self._go(BoxState.connecting, now)
                 self.due = inf
                 self._owner.connectBox(self)
             else:
-                self.due = self._connectAt
+                self.due = min(self._connectAt, self._stayUntil if self._outbox.empty else inf)
         elif self._link is None:
             return
         elif now >= self._cutAt and state is not BoxState.leaving:
@@ -240,9 +247,9 @@ class Box:
 
     def _tickOpen(self, now: float) -> None:
         plan = self._plan
-        pingTimeout = max(plan.keepAlive, PING_TIMEOUT)
-        if self._pingSent is not None and now >= self._pingSent + pingTimeout:
-            self._giveUp(f"no PINGRESP within {pingTimeout:g} s")
+        keepAlive = self._keepAlive
+        if keepAlive.isOverdue(now):
+            self._giveUp(f"no PINGRESP within {keepAlive.timeout:g} s")
             return
         if plan.ackTimeout is not None and now >= self._overdueAt:
             self._overdueAt = self._outbox.oldestSent(now) + plan.ackTimeout
@@ -253,11 +260,12 @@ class Box:
         if plan.resendAfter is not None and now >= self._overdueAt:
             data, self._overdueAt = self._outbox.resendOverdue(now, plan.resendAfter)
             self._write(data, now)
-        if plan.qos == 0 and self._outbox.unconfirmed and now >= self._pollAt:
+        if plan.qos == 0 and now >= self._pollAt:
             self._pollAt = now + POLL_INTERVAL
-            self._write(encodePublish(INDEX_TOPIC, b""), now)
+            if self._outbox.unconfirmed:
+                self._write(encodePublish(INDEX_TOPIC, b""), now)
         self.fill(now)
-        if plan.keepAlive and now >= self._lastSent + plan.keepAlive:
+        if keepAlive.isDue(now):
             self._ping(now)
         if self.state is BoxState.open:
             self.due = min(
@@ -265,18 +273,17 @@ class Box:
                 self._overdueAt,
                 self._pollAt if plan.qos == 0 else inf,
                 self._outbox.recordedAt(),
-                self._lastSent + plan.keepAlive if plan.keepAlive else inf,
-                inf if self._pingSent is None else self._pingSent + pingTimeout,
+                self._stayUntil if self._stayUntil > now else inf,
+                keepAlive.next,
             )
 
     def _ping(self, now: float) -> None:
         self._write(PINGREQ, now)
-        if self._pingSent is None:
-            self._pingSent = now
+        self._keepAlive.asked(now)
 
     def fill(self, now: float) -> None:
         """
-        Send what may be sent; leave when all is acked.
+        Send what may be sent; leave when all is acked, unless it is to stay.
         """
         link = self._link
         if link is None or self.state is not BoxState.open:
@@ -285,7 +292,7 @@ class Box:
         while more and not link.paused:
             data, more = self._outbox.take(now)
             self._write(data, now)
-        if self._outbox.empty:
+        if self._outbox.empty and now >= self._stayUntil:
             self._go(BoxState.leaving, now)
             self._write(DISCONNECT, now)
             link.leave()
@@ -314,7 +321,7 @@ class Box:
             elif isinstance(packet, Pubcomp):
                 self._outbox.pubcomp(packet.packetId)
             elif isinstance(packet, Pingresp):
-                self._pingSent = None
+                self._keepAlive.answered()
                 if self.state is BoxState.awaitingIndex:
                     self._begin(now)
             elif isinstance(packet, Suback) and self.state is BoxState.awaitingSuback:
@@ -339,15 +346,20 @@ class Box:
         elif plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected):
             raise ProtocolViolation("a session is present after a CONNECT with CleanSession", "MQTT-3.2.2-1")
         self._connected = True
-        if plan.indexFromGateway:
+        filters = self._subscriptions.wanted(packet.sessionPresent)
+        if filters:
             self._go(BoxState.awaitingSuback, now)
-            self._write(encodeSubscribe(self._outbox.nextId(), [(INDEX_TOPIC, 0)]), now)
+            self._write(encodeSubscribe(self._outbox.nextId(), filters), now)
         else:
             self._begin(now)
 
     def _suback(self, packet: Suback, now: float) -> None:
-        if packet.codes[0] == SUBSCRIPTION_REFUSED:
-            self._refuse(f"refused: no subscription to {INDEX_TOPIC!r}", now)
+        refused = self._subscriptions.answered(packet.codes)
+        if refused:
+            self._refuse(f"refused: no subscription to {refused!r}", now)
+            return
+        if not self._subscriptions.wantsIndex:
+            self._begin(now)
             return
         self._go(BoxState.awaitingIndex, now)
         if self._noticed:
@@ -359,6 +371,10 @@ class Box:
     def _publish(self, packet: Publish, now: float) -> None:
         if packet.qos == 2:
             raise ProtocolViolation("a PUBLISH of a QoS that was not granted", "MQTT-3.8.4-6")
+        if self.state is BoxState.leaving:
+            return  # nothing goes out behind a DISCONNECT [MQTT-3.14.4-2]
+        if packet.topic in (DOWNLINK_TOPIC, f"boxes/{self.asset}/downlink") and not self._message(packet, now):
+            return
         if packet.qos:
             self._write(encodePuback(packet.packetId), now)
         if packet.topic not in (INDEX_TOPIC, f"boxes/{self.asset}/index"):
@@ -376,6 +392,22 @@ class Box:
         elif self.state is BoxState.open:
             self._outbox.applyMark(now)
 
+    def _message(self, packet: Publish, now: float) -> bool:
+        """
+        @return: it is to be acked: the link is not cut on it
+        """
+        heard = self._inbox.receive(packet.payload, packet.dup, round((now + self._wallOffset) * 1000))
+        if heard.isNew:
+            self._owner.messageHeard(self, heard)
+        if heard.answer is not None:
+            self._outbox.answer(heard.answer)
+        # Not on a repeat: a box that was sent much would never get on.
+        if not heard.isNew or not self._plan.cutOnMessage or self._random.random() >= self._plan.cutOnMessage:
+            return True
+        self._sums.cuts += 1
+        self._cutAsPlanned()
+        return False
+
     def _begin(self, now: float) -> None:
         """
         The index is known as far as it is going to be: send what it leaves.
@@ -390,5 +422,5 @@ class Box:
         after = self._plan.ackTimeout or self._plan.resendAfter
         self._overdueAt = inf if after is None else now + after
         self._pollAt = now + POLL_INTERVAL
-        self._failures = 0
+        self._backoff.succeeded()
         self.fill(now)

@@ -5,7 +5,7 @@ Where simulated boxes connect to: Twisted's client endpoint strings, and client 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -73,6 +73,21 @@ def endpointsFor(reactor: Any, connect: str, cert: str | None, key: str | None, 
         return made(cert and cert.replace(ASSET_PLACE, asset), key and key.replace(ASSET_PLACE, asset))
 
     return endpointFor
+
+
+def inTurn(each: Sequence[EndpointFor]) -> EndpointFor:
+    """
+    @param each: for one gateway each
+    @return: gives the endpoint of another gateway for each of a box's connects; the boxes begin spread over them
+    """
+    turns: dict[str, int] = {}
+
+    def endpointFor(asset: str) -> IStreamClientEndpoint:
+        turn = turns.get(asset, len(turns))
+        turns[asset] = turn + 1
+        return each[turn % len(each)](asset)
+
+    return endpointFor if len(each) > 1 else each[0]
 
 
 def _authorities(path: Path) -> list[Certificate]:

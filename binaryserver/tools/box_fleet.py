@@ -18,11 +18,14 @@ from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
 from binaryserver.tools.box_client import Box
+from binaryserver.tools.box_inbox import Heard
 from binaryserver.tools.box_link import BoxLinkFactory
 from binaryserver.tools.box_plan import BoxPlan
 from binaryserver.tools.box_store import STREAM_MAX, StateDirectory, TrackStore
 from binaryserver.tools.box_sums import Sums
 
+LEAVE_TIMEOUT: Final = 5.0
+"""s that boxes have to leave in good order when they are told to."""
 TICK: Final = 0.05
 """s between two looks at which boxes have something to do by the clock: one timer for all of them."""
 COMPLAINT_INTERVAL: Final = 5.0
@@ -53,6 +56,7 @@ class Fleet:
         ramp: float = 0.0,
         random: Random | None = None,
         state: StateDirectory | None = None,
+        messageHeard: Callable[[str, Heard], None] = lambda asset, heard: None,
         wallTime: Callable[[], float] = time.time,
     ) -> None:
         """
@@ -62,6 +66,7 @@ class Fleet:
         @param ramp: s over which the first connects are spread
         @param random: decides what is left to chance; one with a seed makes a run that can be repeated
         @param state: where the boxes' stores are kept over runs
+        @param messageHeard: told of each message that is no repeat, and of which box's it is
         @param wallTime: gives the Unix time in s
         @raise ConfigError: what is kept in C{state} cannot be used
         """
@@ -73,10 +78,13 @@ class Fleet:
         self._ramp = ramp
         self._state = state
         self._account = plan.account or ""
+        self._messageHeard = messageHeard
         self._running = 0
         self._complaints = 0
         self._complainedAt = -COMPLAINT_INTERVAL
         self._done: Deferred[Sums] | None = None
+        self._left: Deferred[None] | None = None
+        self._leaving: Any = None
         self._attempts: dict[Box, Deferred[Any]] = {}
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
@@ -95,18 +103,36 @@ class Fleet:
         """
         Let the boxes go.
 
-        @return: fires with the sums once all is acked, no box can do more, or L{stop} was called; fails with
-            L{ConfigError} if the boxes' state cannot be kept, and with anything else that is a bug
+        @return: fires with the sums once all is acked and no box is to stay, no box can do more, or L{stop} was called;
+            fails with L{ConfigError} if the boxes' state cannot be kept, and with anything else that is a bug
         """
         now = self._clock.seconds()
         self.sums.started = self.sums.ended = now
         self._running = len(self.boxes)
         self._done = Deferred()
         for number, box in enumerate(self.boxes):
-            box.connectAt(now + self._ramp * number / len(self.boxes))
+            box.connectAt(now + self._ramp * number / len(self.boxes), now + self._plan.stay)
         done = self._done
         self._ticking.start(TICK).addErrback(self._end)
         return done
+
+    def leave(self) -> Deferred[None] | None:
+        """
+        Stay no longer: the boxes leave in good order, within L{LEAVE_TIMEOUT}. Where they were not to stay anyway, this
+        is L{stop}.
+
+        @return: fires once the run has ended; L{None}: it has
+        """
+        if self._done is not None and not self._plan.stay:
+            self.stop()
+        if self._done is None:
+            return None
+        if self._left is None:
+            self._left = Deferred()
+            self._leaving = self._clock.callLater(LEAVE_TIMEOUT, self.stop)
+            for box in self.boxes:
+                box.leave(self._clock.seconds())
+        return self._left
 
     def stop(self) -> None:
         """
@@ -133,9 +159,14 @@ class Fleet:
     def _finish(self, failure: Failure | None = None) -> None:
         if self._ticking.running:
             self._ticking.stop()
+        if self._leaving is not None and self._leaving.active():
+            self._leaving.cancel()
         done, self._done = self._done, None
         if done is not None:
             done.callback(self.sums if failure is None else failure)
+        left, self._left = self._left, None
+        if left is not None:
+            left.callback(None)
 
     # What boxes ask for: binaryserver.tools.box_plan.Owner.
 
@@ -174,6 +205,12 @@ class Fleet:
             except ConfigError as error:
                 self._state = None
                 self._end(Failure(error))
+
+    def messageHeard(self, box: Box, heard: Heard) -> None:
+        """
+        See L{binaryserver.tools.box_plan.Owner.messageHeard}.
+        """
+        self._messageHeard(box.asset, heard)
 
     def complain(self, box: Box, text: str) -> None:
         """

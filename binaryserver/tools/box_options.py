@@ -6,12 +6,15 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
+from math import inf
 from random import Random
 from typing import Any, Final, NoReturn
 
 from binaryserver.errors import ConfigError
-from binaryserver.tools.box_endpoint import endpointsFor
+from binaryserver.tools.box_endpoint import endpointsFor, inTurn
 from binaryserver.tools.box_fleet import Fleet
+from binaryserver.tools.box_inbox import REMEMBERED, AckChoice, Heard
 from binaryserver.tools.box_payload import PayloadForm
 from binaryserver.tools.box_plan import BoxPlan, Resend
 from binaryserver.tools.box_store import STREAM_MAX, StateDirectory
@@ -76,15 +79,17 @@ def parser() -> argparse.ArgumentParser:
         prog=PROGRAM,
         allow_abbrev=False,
         description="Simulated boxes: each records tracks of a drive, brings them to a gateway and keeps them until "
-        "they are acked. Ends once all are acked (status 0), or cannot be (status 1), and sums up.",
+        "they are acked; what messages come meanwhile, or with --stay, it prints and answers. Ends once all tracks are "
+        "acked (status 0), or cannot be (status 1), and sums up.",
     )
     what = made.add_argument_group("what is brought, and where")
     what.add_argument("--protocol", choices=["md30"], default="md30", help="what the boxes speak (default: md30)")
     what.add_argument(
         "--connect",
         metavar="ENDPOINT",
-        default=DEFAULT_CONNECT,
-        help="the gateway: a Twisted client endpoint string, as tcp:HOST:PORT, tls:HOST:PORT (default: %(default)s)",
+        action="append",
+        help="the gateway: a Twisted client endpoint string, as tcp:HOST:PORT, tls:HOST:PORT (default: "
+        f"{DEFAULT_CONNECT}); given several times: several gateways, and a box's next connect goes to the next of them",
     )
     what.add_argument("--boxes", metavar="N", type=_number(1, 1_000_000), default=1, help="boxes (default: 1)")
     what.add_argument(
@@ -103,7 +108,20 @@ def parser() -> argparse.ArgumentParser:
         default=DEFAULT_ASSET,
         help="the first box; the others count up the digits at its end (default: %(default)s)",
     )
-    what.add_argument("--json", action="store_true", help="sum up as one JSON object")
+    what.add_argument(
+        "--stay",
+        metavar="S",
+        nargs="?",
+        type=seconds,
+        const=inf,
+        default=0.0,
+        help="stay connected until S seconds after the start, also when all tracks are acked, or there are none "
+        "(--tracks 0); without S: until SIGTERM or SIGINT",
+    )
+    what.add_argument(
+        "--json", action="store_true", help="print messages, and then the sums, as one JSON object a line each"
+    )
+    what.add_argument("--quiet", action="store_true", help="do not print messages")
     what.add_argument("--timeout", metavar="S", type=seconds, help="end after S seconds, whatever is not acked")
 
     who = made.add_argument_group("who the boxes are")
@@ -133,6 +151,20 @@ def parser() -> argparse.ArgumentParser:
         help=f"spread the first connects over S seconds (default: {CONNECTS_A_SECOND} connects a second)",
     )
 
+    messages = made.add_argument_group(
+        "messages from the cloud",
+        "A box subscribes to its messages (topic d, QoS 1), acks each, drops repeats (those whose id is among the last "
+        f"{REMEMBERED}), and tells whether payloads that are decimal numbers grow on their channel. A session that is "
+        "still there after a reconnect (see --resend) is not subscribed again.",
+    )
+    messages.add_argument(
+        "--ack",
+        choices=[choice.value for choice in AckChoice],
+        default=AckChoice.OK.value,
+        help="what its application answers, on topic m, where an answer is wanted (default: ok)",
+    )
+    messages.add_argument("--no-messages", action="store_true", help="do not subscribe to messages")
+
     index = made.add_argument_group("what names the tracks")
     index.add_argument(
         "--stream",
@@ -152,6 +184,13 @@ def parser() -> argparse.ArgumentParser:
     bad = made.add_argument_group("bad network")
     bad.add_argument("--cut-every", metavar="S", type=seconds, help="cut each link after S seconds in the mean")
     bad.add_argument(
+        "--cut-on-message",
+        metavar="P",
+        type=_number(0, 1, float),
+        default=0.0,
+        help="share of messages at which a box cuts its link, having them, before it acks them: they come again",
+    )
+    bad.add_argument(
         "--lose-acks", metavar="P", type=_number(0, 0.99, float), default=0.0, help="share of acks taken for lost"
     )
     bad.add_argument(
@@ -166,7 +205,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[choice.value for choice in Resend],
         default=Resend.SAME.value,
         help="after a reconnect: the same PUBLISHes again, with DUP in the same session, or new ones cut from the "
-        "store in a clean session (default: same)",
+        "store in a clean session (default: same; CONNECT then has CleanSession 0)",
     )
     bad.add_argument(
         "--resend-after",
@@ -197,6 +236,8 @@ def planFrom(options: argparse.Namespace) -> BoxPlan:
     for option, value in (("--lose-acks", options.lose_acks), ("--ack-timeout", options.ack_timeout)):
         if options.qos == 0 and value:
             raise ConfigError(option, "needs --qos 1 or 2: there are no acks at QoS 0")
+    if options.no_messages and (options.cut_on_message or options.ack != AckChoice.OK.value):
+        raise ConfigError("--no-messages", "does not go together with --ack and --cut-on-message")
     ackTimeout, resendAfter = options.ack_timeout, options.resend_after
     if ackTimeout is not None and resendAfter is not None:
         raise ConfigError("--ack-timeout", "does not go together with --resend-after")
@@ -220,22 +261,29 @@ def planFrom(options: argparse.Namespace) -> BoxPlan:
         ackTimeout=ackTimeout,
         resendAfter=resendAfter,
         reconnectDelay=options.reconnect_delay,
+        ack=None if options.no_messages else AckChoice(options.ack),
+        cutOnMessage=options.cut_on_message,
+        stay=options.stay,
     )
 
 
-def fleetFrom(reactor: Any, options: argparse.Namespace) -> Fleet:
+def fleetFrom(reactor: Any, options: argparse.Namespace, messageHeard: Callable[[str, Heard], None]) -> Fleet:
     """
     @param options: as L{parser} gives them
+    @param messageHeard: told of each message that is no repeat, and of which box's it is
     @raise ConfigError: options that cannot be used
     """
     assets = countAssets(options.first_asset, options.boxes)
-    endpointFor = endpointsFor(reactor, options.connect, options.cert, options.key, options.ca)
+    gateways = [
+        endpointsFor(reactor, connect, options.cert, options.key, options.ca)
+        for connect in options.connect or [DEFAULT_CONNECT]
+    ]
     if options.cert is not None:
         for asset in assets:
-            endpointFor(asset)  # now, not at some connect later, is the time to hear of a missing file
+            gateways[0](asset)  # now, not at some connect later, is the time to hear of a missing file
     return Fleet(
         reactor,
-        endpointFor,
+        inTurn(gateways),
         planFrom(options),
         assets,
         options.tracks,
@@ -243,4 +291,5 @@ def fleetFrom(reactor: Any, options: argparse.Namespace) -> Fleet:
         ramp=options.boxes / CONNECTS_A_SECOND if options.ramp is None else options.ramp,
         random=Random(options.seed),
         state=None if options.state is None else StateDirectory(options.state),
+        messageHeard=messageHeard,
     )

@@ -1,6 +1,6 @@
 """
-What a simulated box sends of its store, what it makes of acks and of the index, and what it sends again. Bytes go
-out of here and packet ids come in; there is no link.
+What a simulated box sends of its store and of its application's answers, what it makes of acks and of the index, and
+what it sends again. Bytes go out of here and packet ids come in; there is no link.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Final
 
 from binaryserver.errors import ProtocolViolation
 from binaryserver.mqtt.packets import encodePubrel
+from binaryserver.tools.box_inbox import Answer
 from binaryserver.tools.box_payload import Tape
 from binaryserver.tools.box_plan import BoxPlan
 from binaryserver.tools.box_store import TrackStore
 from binaryserver.tools.box_sums import Sums
-from binaryserver.tools.box_window import AckOrder, Awaiting, InFlight, Window
+from binaryserver.tools.box_window import AckOrder, AnswerInFlight, Awaiting, InFlight, TracksInFlight, Window
 
 _CHUNK: Final = 32
 """PUBLISHes between two looks at whether the transport wants more."""
@@ -24,7 +25,8 @@ _CHUNK: Final = 32
 
 class Outbox:
     """
-    The way from the store of one box to its acks. Times (C{now}) are seconds of the fleet's clock.
+    The way from the store of one box, and from its application, to acks. Times (C{now}) are seconds of the fleet's
+    clock.
 
     @ivar recorded: the tracks of this run are in the store
     @ivar mark: every index up to it is committed, as far as the gateway has said
@@ -53,6 +55,8 @@ class Outbox:
         self._sums = sums
         self._complain = complain
         self._window = Window(Tape(asset, store.stream, plan.form), plan.qos)
+        # By the id of the message that each answers, in the order of their making.
+        self._answers: dict[str, Answer] = {}
         self._firstNew = 0
         self._recordingFrom = 0.0
 
@@ -61,14 +65,14 @@ class Outbox:
         """
         Nothing is to be sent, and nothing waits for an ack.
         """
-        return self.recorded and not self._store.waiting and not self._window.entries
+        return self.recorded and not (self._store.waiting or self._window.entries or self._answers)
 
     @property
     def unconfirmed(self) -> bool:
         """
-        Something waits for an ack or, at QoS 0, for an index notice.
+        Tracks wait for an ack or, at QoS 0, for an index notice.
         """
-        return bool(self._window.entries)
+        return bool(self._window.tracks())
 
     def nextId(self) -> int:
         """
@@ -90,6 +94,17 @@ class Outbox:
         self._firstNew = self._store.next - tracks
         self.recorded = True
 
+    def answer(self, answer: Answer) -> None:
+        """
+        The box's application answers a message. Until that is acked it is sent, and is not needed twice.
+        """
+        if answer.ackOf not in self._answers and not any(
+            entry.answer.ackOf == answer.ackOf
+            for entry in self._window.entries.values()
+            if isinstance(entry, AnswerInFlight)
+        ):
+            self._answers[answer.ackOf] = answer
+
     # Sending.
 
     def take(self, now: float) -> tuple[bytes, bool]:
@@ -98,6 +113,10 @@ class Outbox:
         """
         store, sums, publish = self._store, self._sums, self._window.publish
         packets: list[bytes] = []
+        while self._answers and len(packets) < _CHUNK and len(self._window.entries) < self._plan.inflight:
+            answer = self._answers.pop(next(iter(self._answers)))
+            sums.messages.acks += 1
+            packets.append(self._window.publishAnswer(answer, now))
         while len(packets) < _CHUNK and (size := self._mayTake(now)):
             batch, again = store.take(size)
             sums.sent += batch.end - batch.first - again
@@ -159,17 +178,16 @@ class Outbox:
         @param after: s
         @return: what has to be sent for it, and the time of the clock when to look again
         """
-        window = self._window
-        overdue = window.overdue(now - after)
-        packets: list[bytes] = []
-        if overdue and self._plan.qos == 0:
-            self.forgetSession()
-        else:
-            packets = [self._again(entry, now) for entry in overdue]
-        return b"".join(packets), after + self.oldestSent(now)
+        overdue = self._window.overdue(now - after)
+        if self._plan.qos == 0 and any(isinstance(entry, TracksInFlight) for entry in overdue):
+            self.forgetUnconfirmed()
+            overdue = [entry for entry in overdue if isinstance(entry, AnswerInFlight)]
+        return b"".join([self._again(entry, now) for entry in overdue]), after + self.oldestSent(now)
 
     def _again(self, entry: InFlight, now: float) -> bytes:
-        if entry.awaiting is not Awaiting.pubcomp:
+        if isinstance(entry, AnswerInFlight):
+            self._sums.messages.acksResent += 1
+        elif isinstance(entry, TracksInFlight) and entry.awaiting is not Awaiting.pubcomp:
             self._sums.resent += entry.batch.end - entry.batch.first
         return self._window.again(entry, now)
 
@@ -181,9 +199,17 @@ class Outbox:
 
     def forgetSession(self) -> None:
         """
-        What is in flight goes back into the store.
+        What is in flight goes back to where it came from.
         """
-        self._window.clear()
+        answers = {answer.ackOf: answer for answer in self._window.clear()}
+        self._answers = {**answers, **self._answers}
+        self._store.putBack()
+
+    def forgetUnconfirmed(self) -> None:
+        """
+        What was sent at QoS 0 and is not confirmed goes back into the store.
+        """
+        self._window.dropUnconfirmed()
         self._store.putBack()
 
     # What the gateway says.
@@ -216,14 +242,19 @@ class Outbox:
 
     def puback(self, packetId: int, now: float) -> None:
         """
-        @raise ProtocolViolation: the box sends nothing at QoS 1
+        @raise ProtocolViolation: no tracks go at QoS 1, and no answer asks for it
         """
-        if self._plan.qos != 1:
+        if self._plan.qos != 1 and not self._window.expectsPuback(packetId):
             raise ProtocolViolation("a PUBACK, and no PUBLISH had QoS 1", "MQTT-4.3.2-2")
         if self._counts(packetId, "PUBACK"):
-            entry = self._window.entries.pop(packetId, None)
-            if entry is not None:
+            entry = self._window.entries.get(packetId)
+            if entry is None or entry.awaiting is not Awaiting.puback:
+                return
+            del self._window.entries[packetId]
+            if isinstance(entry, TracksInFlight):
                 self._credit(entry, now)
+            else:
+                self._sums.messages.acksConfirmed += 1
 
     def pubrec(self, packetId: int, now: float) -> bytes:
         """
@@ -233,7 +264,9 @@ class Outbox:
         if self._plan.qos != 2:
             raise ProtocolViolation("a PUBREC, and no PUBLISH had QoS 2", "MQTT-4.3.3-2")
         entry = self._window.entries.get(packetId)
-        if not self._counts(packetId, "PUBREC") or entry is None or entry.awaiting is not Awaiting.pubrec:
+        if not self._counts(packetId, "PUBREC") or not isinstance(entry, TracksInFlight):
+            return b""
+        if entry.awaiting is not Awaiting.pubrec:
             return b""
         self._credit(entry, now)
         entry.awaiting = Awaiting.pubcomp
@@ -256,7 +289,7 @@ class Outbox:
 
         @return: the box has got it; not, if it is to be taken for lost
         """
-        order = self._window.order(packetId)
+        order = self._window.order(packetId, kind == "PUBREC")
         if order is AckOrder.unexpected:
             self._unexpected(kind, packetId)
             return False
@@ -271,7 +304,7 @@ class Outbox:
         self._sums.unexpectedAcks += 1
         self._complain(f"a {kind} of packet id {packetId}, which nothing asked for")
 
-    def _credit(self, entry: InFlight, now: float) -> None:
+    def _credit(self, entry: TracksInFlight, now: float) -> None:
         sums = self._sums
         sums.pubacked += self._store.ack(entry.batch)
         sums.ackTimes.note(now - entry.firstSent)

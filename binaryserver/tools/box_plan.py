@@ -9,6 +9,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final, Protocol
 
 from binaryserver.errors import LocalError
+from binaryserver.tools.box_inbox import AckChoice, Heard
 from binaryserver.tools.box_payload import PayloadForm
 
 if TYPE_CHECKING:
@@ -44,6 +45,9 @@ class BoxPlan:
     @ivar resendAfter: s after which what has no ack is sent again on the same link; L{None}: never. Not along with
         C{ackTimeout}.
     @ivar reconnectDelay: s between the loss of a link and the next
+    @ivar ack: what the application answers to messages; L{None}: the box does not ask for any
+    @ivar cutOnMessage: 0 to 1, the share of messages at which a box cuts its link, having them, before it acks them
+    @ivar stay: s from the start for which the boxes stay at least, infinity: until they are told to leave
     """
 
     account: str | None = None
@@ -61,6 +65,9 @@ class BoxPlan:
     ackTimeout: float | None = None
     resendAfter: float | None = None
     reconnectDelay: float = 1.0
+    ack: AckChoice | None = AckChoice.OK
+    cutOnMessage: float = 0.0
+    stay: float = 0.0
 
 
 class BoxState(Enum):
@@ -73,16 +80,16 @@ class BoxState(Enum):
     awaitingConnack = "the answer to its CONNECT"
     awaitingSuback = "the answer to its SUBSCRIBE"
     awaitingIndex = "the index, or the answer to a PINGREQ sent behind the SUBACK: no index then"
-    open = "acks"
-    leaving = "the end of the link, all being acked"
-    done = "nothing: all is acked"
+    open = "acks, or the time to leave"
+    leaving = "the end of the link, all being done"
+    done = "nothing: all is acked, and it need not stay"
     refused = "nothing: the gateway would not have it"
     stopped = "nothing: it was stopped"
 
 
 _LINK_ENDS: Final = frozenset({BoxState.waiting, BoxState.refused, BoxState.stopped})
 NEXT: Final = {
-    BoxState.waiting: frozenset({BoxState.connecting, BoxState.stopped}),
+    BoxState.waiting: frozenset({BoxState.connecting, BoxState.done, BoxState.stopped}),
     BoxState.connecting: _LINK_ENDS | {BoxState.awaitingConnack},
     BoxState.awaitingConnack: _LINK_ENDS | {BoxState.awaitingSuback, BoxState.open},
     BoxState.awaitingSuback: _LINK_ENDS | {BoxState.awaitingIndex, BoxState.open},
@@ -143,6 +150,11 @@ class Owner(Protocol):
     def keepBox(self, box: Box) -> None:
         """
         Its store has changed for good: time to save it.
+        """
+
+    def messageHeard(self, box: Box, heard: Heard) -> None:
+        """
+        It got a message that is no repeat.
         """
 
     def complain(self, box: Box, text: str) -> None:

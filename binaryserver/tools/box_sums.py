@@ -47,6 +47,66 @@ class AckTimes:
 
 
 @dataclass(slots=True)
+class MessageSums:
+    """
+    Counts of messages from the cloud.
+
+    @ivar received: that no repeat was; printed
+    @ivar repeats: dropped, as their ids were known
+    @ivar redelivered: PUBLISHes with DUP
+    @ivar disordered: with a number that is not larger than the one before it on the channel
+    @ivar expired: that came after their time
+    @ivar acks: application acks sent, one for each message or repeat that wants one; one that is sent again in want of
+        a PUBACK counts once
+    @ivar acksResent: of those, PUBLISHes with DUP
+    @ivar acksConfirmed: of those, that the gateway has acked
+    """
+
+    received: int = 0
+    repeats: int = 0
+    redelivered: int = 0
+    disordered: int = 0
+    expired: int = 0
+    acks: int = 0
+    acksResent: int = 0
+    acksConfirmed: int = 0
+
+    def toJson(self) -> dict[str, int]:
+        """
+        The object in that of L{Sums}.
+        """
+        return {
+            "received": self.received,
+            "repeats": self.repeats,
+            "redelivered": self.redelivered,
+            "disordered": self.disordered,
+            "expired": self.expired,
+            "acks_sent": self.acks,
+            "acks_resent": self.acksResent,
+            "acks_confirmed": self.acksConfirmed,
+        }
+
+    def toText(self) -> str:
+        """
+        One line for a person; empty if there was no message.
+        """
+        if not (self.received or self.repeats):
+            return ""
+        words = [f"{self.received} messages received"]
+        for count, what in (
+            (self.repeats, "repeats dropped"),
+            (self.redelivered, "redelivered with DUP"),
+            (self.disordered, "out of order"),
+            (self.expired, "after their time"),
+        ):
+            if count:
+                words.append(f"{count} {what}")
+        if self.acks:
+            words.append(f"{self.acks} application acks sent, {self.acksConfirmed} of them acked")
+        return ", ".join(words)
+
+
+@dataclass(slots=True)
 class Sums:
     """
     Counts of tracks unless they are said to be of something else.
@@ -94,6 +154,7 @@ class Sums:
     started: float = 0.0
     ended: float = 0.0
     ackTimes: AckTimes = field(default_factory=AckTimes)
+    messages: MessageSums = field(default_factory=MessageSums)
 
     @property
     def acked(self) -> int:
@@ -142,6 +203,7 @@ class Sums:
                 "p99": round(times.quantile(0.99) * 1000, 3),
                 "max": round(times.maximum * 1000, 3),
             },
+            "messages": self.messages.toJson(),
         }
 
     def toText(self) -> str:
@@ -163,6 +225,9 @@ class Sums:
             lines.append(f"acks after {p50} ms (median), {p99} ms (99 of 100), {most} ms (longest)")
         if self.ackedByIndex:
             lines.append(f"{self.ackedByIndex} acked by the index notice, {self.droppedByIndex} of them not sent again")
+        messages = self.messages.toText()
+        if messages:
+            lines.append(messages)
         for count, what in (
             (self.cuts, "links cut by the boxes"),
             (self.ackTimeouts, "links ended by the boxes, as an ack did not come in time"),

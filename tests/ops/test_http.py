@@ -26,6 +26,7 @@ from binaryserver.ops.tail import TailQuery
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto.cloudnext_pb2 import Reject
 from binaryserver.proto.md30_pb2 import Message
+from binaryserver.session.memorystore import MemorySessionStore
 from tests.harness import ASSET, HandBus, World
 
 TOPICS = Topics.named()
@@ -129,7 +130,8 @@ class SiteTests(SynchronousTestCase):
         self.clock: Any = MemoryReactorClock()
         self.bus = MemoryBus("memory:", BackEndContext(self.clock, "--bus", topics=TOPICS.all))
         self.bus.start()
-        self.site = makeSite(self.bus, TOPICS, self.clock)
+        self.store = MemorySessionStore("memory:", BackEndContext(self.clock, "--sessions"))
+        self.site = makeSite(self.bus, self.store, TOPICS, self.clock)
 
     def fill(self, source: HandBus | None = None) -> HandBus:
         """
@@ -200,7 +202,7 @@ class SiteTests(SynchronousTestCase):
         """
         for query, words in {
             "tpic=tracks": "unknown argument 'tpic'",
-            "topic=trakcs": "unknown topic 'trakcs'; known: tracks, messages, presences, rejects",
+            "topic=trakcs": "unknown topic 'trakcs'; known: tracks, messages, presences, rejects, statuses, downlink",
             "topic=tracks&topic=_fields": "unknown topic '_fields'",
             "topic=all": "unknown topic 'all'",
             "topic=named": "unknown topic 'named'",
@@ -372,7 +374,7 @@ class SiteTests(SynchronousTestCase):
         """
         When the bus cannot be read at all, that is said as an error.
         """
-        site = makeSite(HandBus(), TOPICS, self.clock)
+        site = makeSite(HandBus(), self.store, TOPICS, self.clock)
         answer = Client(site).send("/api/tail?follow=0&from_start=1")
         self.assertEqual(answer.status, 503)
         self.assertEqual(answer.problem()["detail"], "this bus is not read back")
@@ -559,7 +561,8 @@ class RealSiteTests(TestCase):
         total = 40_000
         for _ in range(total // 500):
             await bus.publish(TOPICS.tracks, 0, [record] * 500)
-        port = reactor.listenTCP(0, makeSite(bus, TOPICS, clock), interface="127.0.0.1")
+        store = MemorySessionStore("memory:", BackEndContext(clock, "--sessions"))
+        port = reactor.listenTCP(0, makeSite(bus, store, TOPICS, clock), interface="127.0.0.1")
         self.addCleanup(port.stopListening)
         client = await ClientCreator(reactor, _Deaf).connectTCP("127.0.0.1", port.getHost().port)
         while not bus._readers:

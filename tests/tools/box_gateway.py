@@ -1,6 +1,6 @@
 """
 A gateway in memory for the tests of the simulated boxes, and a reactor that connects them to it. It keeps sessions,
-marks and tracks for real, and can be told to be slow, to forget, to refuse and to break rules.
+marks, tracks and mailboxes for real, and can be told to be slow, to forget, to refuse and to break rules.
 """
 
 from __future__ import annotations
@@ -16,11 +16,23 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump, connect
 
 from binaryserver.mqtt.connection import Connection
-from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Subscribe
-from binaryserver.proto.md30_pb2 import IndexNotice, Track, TrackBatch
+from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Puback, Publish, Subscribe
+from binaryserver.proto.md30_pb2 import IndexNotice, Message, Track, TrackBatch
 
 NOW = 1_790_000_000.0
 """s, where the clock of a test begins: Unix time, like a real reactor's."""
+
+
+class Mail:
+    """
+    A message in a mailbox.
+
+    @ivar attempts: how often it was sent
+    """
+
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
+        self.attempts = 0
 
 
 class MemoryGateway:
@@ -36,6 +48,11 @@ class MemoryGateway:
     @ivar losing: tracks are read and forgotten
     @ivar refusal: the code for the next CONNACKs
     @ivar answersIndex: index notices are given
+    @ivar subscribes: every SUBSCRIBE: the filters
+    @ivar mailboxes: what each box has not acked yet
+    @ivar answers: every PUBLISH on C{m}: (asset, packet id, DUP, message)
+    @ivar refuses: topics that nobody may subscribe to
+    @ivar messageAcks: packets on C{m} are acked
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -51,6 +68,12 @@ class MemoryGateway:
         self.losing = False
         self.refusal = 0
         self.answersIndex = True
+        self.subscribes: list[tuple[str, ...]] = []
+        self.mailboxes: dict[str, list[Mail]] = {}
+        self.answers: list[tuple[str, int, bool, Message]] = []
+        self.refuses: set[str] = set()
+        self.messageAcks = True
+        self.listening: set[str] = set()
         self.sessions: dict[str, tuple[int, ...]] = {}
         self.links: list[GatewayLink] = []
 
@@ -61,6 +84,15 @@ class MemoryGateway:
         self.holding = False
         for link in self.links:
             link.release()
+
+    def send(self, asset: str, *messages: Message) -> None:
+        """
+        Put messages into a box's mailbox, and let it have them if it listens.
+        """
+        self.mailboxes.setdefault(asset, []).extend(Mail(message.SerializeToString()) for message in messages)
+        for link in list(self.links):
+            if link.asset == asset and link.isListening:
+                link.deliver()
 
     def take(self, asset: str, event: Publish) -> None:
         """
@@ -94,6 +126,9 @@ class GatewayLink(Protocol):
         self.connection = Connection(gateway.clock.seconds())
         self.persistent = False
         self.held: list[tuple[int, int]] = []
+        self.isListening = False
+        self.inflight: dict[int, Mail] = {}
+        self.lastId = 0
 
     def connectionMade(self) -> None:
         """
@@ -125,6 +160,7 @@ class GatewayLink(Protocol):
                 self.persistent = not event.cleanSession
                 if event.cleanSession:
                     gateway.sessions.pop(self.asset, None)
+                    gateway.listening.discard(self.asset)
                 kept = gateway.sessions.get(self.asset)
                 if self.persistent:
                     gateway.sessions[self.asset] = kept or ()
@@ -133,11 +169,26 @@ class GatewayLink(Protocol):
                         kept is not None, event.keepAlive, received=kept or (), now=gateway.clock.seconds()
                     )
                 )
+                if self.asset in gateway.listening:
+                    self.deliver()
             elif isinstance(event, Subscribe):
-                connection.suback(event.packetId, [0 for _ in event.filters])
+                topics = tuple(topic for topic, _ in event.filters)
+                gateway.subscribes.append(topics)
+                codes = [0x80 if topic in gateway.refuses else qos for topic, qos in event.filters]
+                connection.suback(event.packetId, codes)
                 self.notify()
+                if "d" in topics and "d" not in gateway.refuses:
+                    gateway.listening.add(self.asset)
+                    self.deliver()
             elif isinstance(event, Publish) and event.topic == "i":
                 self.notify()
+            elif isinstance(event, Publish) and event.topic == "m":
+                answer = (self.asset, event.packetId, event.dup, Message.FromString(event.payload))
+                gateway.answers.append(answer)
+                if gateway.messageAcks:
+                    self.held.append((event.qos, event.packetId))
+            elif isinstance(event, Puback):
+                gateway.mailboxes[self.asset].remove(self.inflight.pop(event.packetId))
             elif isinstance(event, Publish):
                 if not gateway.losing:
                     gateway.take(self.asset, event)
@@ -150,6 +201,19 @@ class GatewayLink(Protocol):
                 raise event.error
         if not gateway.holding:
             self.release()
+        self.flush()
+
+    def deliver(self) -> None:
+        """
+        Send what is in the mailbox and was not sent on this link.
+        """
+        self.isListening = True
+        for mail in self.gateway.mailboxes.get(self.asset, ()):
+            if mail not in self.inflight.values():
+                self.lastId += 1
+                self.inflight[self.lastId] = mail
+                self.connection.publish("d", mail.payload, 1, self.lastId, dup=mail.attempts > 0)
+                mail.attempts += 1
         self.flush()
 
     def notify(self) -> None:
@@ -221,6 +285,7 @@ class MemoryReactor(Clock):
     Connects everything to one gateway, wherever it wants to go.
 
     @ivar refusing: connects fail
+    @ivar ports: those that were connected to, in their order
     """
 
     def __init__(self) -> None:
@@ -229,6 +294,7 @@ class MemoryReactor(Clock):
         self.gateway = MemoryGateway(self)
         self.refusing = False
         self.attempts = 0
+        self.ports: list[int] = []
         self.pumps: list[IOPump] = []
         self.triggers: list[Any] = []
 
@@ -237,6 +303,7 @@ class MemoryReactor(Clock):
         See L{IReactorTCP}.
         """
         self.attempts += 1
+        self.ports.append(port)
         if self.refusing:
             factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
             return

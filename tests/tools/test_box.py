@@ -15,6 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.errors import ConfigError
 from binaryserver.tools.box import run
+from binaryserver.tools.box_inbox import AckChoice
 from binaryserver.tools.box_options import DEFAULT_ASSET, countAssets, parser, planFrom
 from binaryserver.tools.box_payload import PayloadForm
 from binaryserver.tools.box_plan import BoxPlan, Resend
@@ -101,7 +102,8 @@ class PlanTests(SynchronousTestCase):
         """
         text = (
             "--account acme --password secret --batch 5 --rate 0.5 --inflight 7 --qos 2 --json-topic --keep-alive 9 "
-            "--no-index --cut-every 30 --lose-acks 0.1 --resend new --resend-after 8 --reconnect-delay 2"
+            "--no-index --cut-every 30 --lose-acks 0.1 --resend new --resend-after 8 --reconnect-delay 2 "
+            "--ack not-understood --cut-on-message 0.2 --stay 60"
         )
         self.assertEqual(
             self.plan(*text.split()),
@@ -120,8 +122,17 @@ class PlanTests(SynchronousTestCase):
                 resend=Resend.NEW,
                 resendAfter=8.0,
                 reconnectDelay=2.0,
+                ack=AckChoice.NOT_UNDERSTOOD,
+                cutOnMessage=0.2,
+                stay=60.0,
             ),
         )
+
+    def test_stay(self) -> None:
+        """
+        Without a time boxes stay until they are told to leave; without messages they have no application.
+        """
+        self.assertEqual(self.plan("--stay", "--no-messages"), BoxPlan(stay=float("inf"), ack=None))
 
     def test_patience(self) -> None:
         """

@@ -472,7 +472,8 @@ class BadNetworkTests(FleetCase):
         self.reactor.run(2.2)
         self.assertEqual(len(self.gateway.publishes), 2)
         link = self.gateway.links[0]
-        link.send(encodePuback(1) + encodePuback(1))
+        packetId = self.gateway.publishes[0][1]
+        link.send(encodePuback(packetId) + encodePuback(packetId))
         self.reactor.flush()
         self.assertEqual((fleet.sums.acked, fleet.sums.sent, fleet.sums.unexpectedAcks), (1, 2, 0))
 

@@ -30,8 +30,19 @@ from binaryserver.model import BoxKey, Record, StoredRecord
 from binaryserver.ops.http import makeSite
 from binaryserver.ops.tail import recordToJson
 from binaryserver.plugins import BackEndContext
-from binaryserver.proto.cloudnext_pb2 import Event, FieldLabel, Message, Presence, PresenceType, Reject
-from binaryserver.proto.md30_pb2 import Track, Value
+from binaryserver.proto.cloudnext_pb2 import (
+    DeliveryStatus,
+    DownlinkMessage,
+    Event,
+    FieldLabel,
+    Message,
+    MessageStatus,
+    Presence,
+    PresenceType,
+    Reject,
+)
+from binaryserver.proto.md30_pb2 import AckStatus, Track, Value
+from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.tools.ctl_tail import describe
 
 TOPICS = Topics.named()
@@ -95,6 +106,39 @@ class DescribeTests(SynchronousTestCase):
         """
         message = Message(channel="c.1", payload=b"hello")
         self.assertEqual(line(event(message=message)), f"{STAMP} acme/box-1 message c.1 aGVsbG8=")
+
+    def test_answer(self) -> None:
+        """
+        An application's answer says what it answers, and how.
+        """
+        message = Message(channel="c.1", ack_of="m-1", ack_status=AckStatus.ACK_STATUS_NO_LISTENER)
+        self.assertEqual(line(event(message=message)), f"{STAMP} acme/box-1 message c.1 answers m-1: NO_LISTENER")
+
+    def test_status(self) -> None:
+        """
+        A message's status has its id, and of reason and attempts what there is.
+        """
+        for fields, words in (
+            ({"status": DeliveryStatus.DELIVERY_STATUS_QUEUED}, "queued"),
+            ({"status": DeliveryStatus.DELIVERY_STATUS_SENT, "attempts": 2}, "sent (attempt 2)"),
+            ({"status": DeliveryStatus.DELIVERY_STATUS_REFUSED, "reason": "BOX_AWAY"}, "refused BOX_AWAY"),
+        ):
+            status = MessageStatus(message_id="m-1", **fields)
+            self.assertEqual(line(event(message_status=status)), f"{STAMP} acme/box-1 status m-1 {words}")
+
+    def test_downlink(self) -> None:
+        """
+        A message for a box has its id, or its place, its channel, its payload in base64, and what is asked for.
+        """
+        for fields, words in (
+            ({"id": "m-1"}, "m-1 c.1 aGVsbG8="),
+            ({}, f"{TOPICS.downlink}/1/2 c.1 aGVsbG8="),
+            ({"id": "a", "no_queue": True, "want_ack": True}, "a c.1 aGVsbG8= no_queue want_ack"),
+            ({"id": "a", "expires_at": TIME}, f"a c.1 aGVsbG8= expires_at={STAMP}"),
+        ):
+            value = DownlinkMessage(account="acme", asset="box-1", channel="c.1", payload=b"hello", **fields)
+            record = StoredRecord(TOPICS.downlink, 1, 2, TIME, b"", value.SerializeToString())
+            self.assertEqual(describe(json.loads(recordToJson(record, TOPICS))), f"acme/box-1 downlink {words}")
 
     def test_presence(self) -> None:
         """
@@ -242,7 +286,8 @@ class TailTests(CtlCase):
         """
         self.bus = MemoryBus("memory:", BackEndContext(reactor, "--bus", topics=TOPICS.all))
         await self.bus.start()
-        self.url = self.serve(makeSite(self.bus, TOPICS, reactor))
+        self.store = MemorySessionStore("memory:", BackEndContext(reactor, "--sessions"))
+        self.url = self.serve(makeSite(self.bus, self.store, TOPICS, reactor))
         for index in range(1, 4):
             await self.publish("box-1", index)
         await self.publish("box-2", 1)
