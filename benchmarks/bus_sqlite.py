@@ -153,7 +153,7 @@ async def benchmarkMarks(reactor: Any, folder: str, seconds: float) -> None:
         return BOXES
 
     async def claims() -> int:
-        await gatherResults([store.claim(box, "bench@1", "md30", "192.0.2.1", 0, False) for box in boxes])
+        await gatherResults([store.claim(box, "bench@1", "md30", "192.0.2.1", 0, False, "1") for box in boxes])
         return BOXES
 
     steps: dict[str, Step] = {

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -103,6 +104,20 @@ class GatewayProcess:
         self.process.kill()
         self.process.wait()
 
+    def freeze(self) -> None:
+        """
+        SIGSTOP.
+        """
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """
+        SIGCONT.
+        """
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
     def terminate(self, patience: float = 30.0) -> int:
         """
         SIGTERM.
@@ -151,10 +166,19 @@ def startBoxes(port: int, *options: str) -> subprocess.Popen[bytes]:
     """
     C{binaryserver-box --json} against a port.
     """
+    return startFleet([port], "--timeout=60", "--no-messages", *options)
+
+
+def startFleet(ports: Sequence[int], *options: str, output: Any = subprocess.PIPE) -> subprocess.Popen[bytes]:
+    """
+    C{binaryserver-box --json} against several ports, in turn.
+
+    @param output: a file for what it prints, where that may be much
+    """
     command = [sys.executable, "-c", "import sys; from binaryserver.tools.box import main; sys.exit(main())"]
     return subprocess.Popen(
-        [*command, f"--connect=tcp:127.0.0.1:{port}", "--json", "--timeout=60", *options],
-        stdout=subprocess.PIPE,
+        [*command, *(f"--connect=tcp:127.0.0.1:{port}" for port in ports), "--json", *options],
+        stdout=output,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from binaryserver.bus.topics import Topics
 from tests.gatewayprocess import GatewayProcess, boxesEnd, startBoxes
 from tests.services import consumeAll, makeTopics, requireKafka, uniquePrefix
 
@@ -152,11 +153,11 @@ class GatewayTests(SynchronousTestCase):
         """
         address = requireKafka()
         prefix = uniquePrefix()
-        topics = [prefix + name for name in ("tracks", "messages", "presences", "rejects")]
-        makeTopics(address, topics)
+        topics = Topics.named(prefix)
+        makeTopics(address, topics.all)
         gateway = self.gateway(f"--topic-prefix={prefix}", bus=f"kafka://{address}")
         boxesEnd(startBoxes(gateway.port, *FLEET, "--cut-every=0.5"))
-        found = [headers["ce_id"] for *_, headers in consumeAll(address, topics[:1])]
+        found = [headers["ce_id"] for *_, headers in consumeAll(address, [topics.tracks])]
         self.assertEqual((len(found), len(set(found))), (4800, 4800))
         self.assertWhole(gateway.tail(), 8, 600)
         self.assertEqual(gateway.terminate(), 0)
