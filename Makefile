@@ -16,6 +16,8 @@ run: .venv/run
 	@echo "    $(BIN)/binaryserver-box --boxes 2 --tracks 10          # two simulated boxes"
 	@echo "    $(BIN)/binaryserver-ctl tail --from-start --no-follow  # what arrived"
 	@echo "    $(BIN)/binaryserver-ctl tail                           # what arrives from now on"
+	@echo "    $(BIN)/binaryserver-box --tracks 0 --stay              # a box that waits for messages, and in a third one:"
+	@echo "    $(BIN)/binaryserver-ctl send 350000000000001 config interval=30 --want-ack --wait"
 	@echo
 	@echo "  README.md shows a first track from any MQTT client. Ctrl-C ends the gateway."
 	@echo
