@@ -19,6 +19,7 @@ from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IInbox,
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.counters import Counters
 from binaryserver.session.announcer import Announcer
+from binaryserver.session.fingerprints import DEFAULT_WINDOW
 from binaryserver.session.memorybudget import MemoryBudget
 from binaryserver.session.registry import Registry
 from binaryserver.session.sweeper import MAX_PERIOD, Sweeper
@@ -40,6 +41,7 @@ class Limits:
     @ivar partialPackets: bytes of packets not yet whole that one process keeps, beyond a little for each link
     @ivar reconnectGrace: a box that comes back within it is told as C{reconnect}
     @ivar downlinkWindow: messages that a link was sent and has not acked
+    @ivar md21Window: committed tracks of one box that are known by their fingerprints
     """
 
     maxPacket: int = 262_144
@@ -53,6 +55,7 @@ class Limits:
     batchDeadline: float = 60.0
     reconnectGrace: float = 10.0
     downlinkWindow: int = 16
+    md21Window: int = DEFAULT_WINDOW
 
     @property
     def sweepPeriod(self) -> float:
@@ -103,7 +106,7 @@ class Gateway:
         self.counters = Counters()
         self.sweeper = Sweeper(clock, limits.sweepPeriod)
         self.memory = MemoryBudget(limits.partialPackets)
-        self.uplink = Uplink(bus, store, clock, limits.globalWindow)
+        self.uplink = Uplink(bus, store, clock, limits.globalWindow, limits.md21Window)
         self.announcer = Announcer(bus, topics.presences, clock)
         self.rejects = Announcer(bus, topics.rejects, clock)
         self.statuses = Statuses(bus, store, topics.statuses, clock, nowMs, instance, self.counters)

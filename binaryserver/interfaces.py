@@ -16,6 +16,7 @@ from binaryserver.model import (
     BoxKey,
     Claim,
     DownlinkMessage,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -122,9 +123,9 @@ class IPeers(Interface):
 
     def handOver(incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...] | None]:
         """
-        Tell another instance that a box is ours as of C{linkEpoch}. Fires with its marks once it has closed its link
-        and nothing of the box is in flight there any more; with L{None} once that incarnation is known to be dead. Does
-        not time out by itself; can be cancelled.
+        Tell another instance that a box is ours as of C{linkEpoch}. Fires with its marks once it has closed its link,
+        nothing of the box is in flight there any more, and the session store has its fingerprints; with L{None} once
+        that incarnation is known to be dead. Does not time out by itself; can be cancelled.
         """
 
     def wake(incarnation: str, boxes: Sequence[BoxKey]) -> None:
@@ -370,6 +371,19 @@ class ISessionStore(Interface):
     def marks(box: BoxKey) -> Deferred[tuple[StreamMark, ...]]:
         """
         As in L{Claim.marks}.
+        """
+
+    def fingerprints(box: BoxKey) -> Deferred[bytes]:
+        """
+        The fingerprints (8 bytes each) of those of the box's tracks that were committed last, the oldest first: of
+        boxes whose protocol does not number tracks.
+        """
+
+    def commitFingerprints(updates: Sequence[FingerprintUpdate], window: int) -> Deferred[None]:
+        """
+        Append fingerprints behind those that are there, and keep the last C{window} of each box. With what those that
+        are there end with, what is appended may begin: of a call whose answer was lost. It is not there twice then.
+        Fires once written for good.
         """
 
     def saveMqtt(box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:

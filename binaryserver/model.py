@@ -84,6 +84,17 @@ class MarkUpdate(NamedTuple):
     latest: int
 
 
+class FingerprintUpdate(NamedTuple):
+    """
+    Fingerprints of tracks of one box, for the session store.
+
+    @ivar fingerprints: bytes, 8 of each track, in the order in which they were committed
+    """
+
+    box: BoxKey
+    fingerprints: bytes
+
+
 class Owner(NamedTuple):
     """
     Who holds, or last held, a box's link.

@@ -139,6 +139,7 @@ SETTINGS: Final = (
     ),
     Setting("global-window", "bytes", 268_435_456, "Bytes of all links that may wait for the bus.", 65536),
     Setting("downlink-window", "count", 16, "Messages that a link was sent and has not acked.", 1),
+    Setting("md21-window", "count", 1024, "Tracks of one MD21 box by which its resends are known.", 1),
     Setting("mailbox-messages", "count", 1000, "Messages that wait for one box.", 1),
     Setting("mailbox-bytes", "bytes", 1_048_576, "Bytes of the payloads of messages that wait for one box.", 1024),
     Setting("max-message", "bytes", 65_536, "The largest payload of a message for a box, bytes.", 1),

@@ -264,6 +264,7 @@ class _Built:
                 batchDeadline=settings["batch-deadline"],
                 reconnectGrace=settings["reconnect-grace"],
                 downlinkWindow=settings["downlink-window"],
+                md21Window=settings["md21-window"],
             ),
             getPlugins(IEventCodec),
         )

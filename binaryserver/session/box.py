@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from binaryserver.model import KEPT_STREAMS, BoxKey, StreamMark
+from binaryserver.session.fingerprints import Fingerprints
 from binaryserver.session.index import Stream
 
 if TYPE_CHECKING:
@@ -17,17 +18,19 @@ if TYPE_CHECKING:
 class BoxSession:
     """
     @ivar streams: by number, the one used last at the end
+    @ivar fingerprints: of its tracks without an index; L{None}: it has sent none
     @ivar link: its present link, or L{None}
     @ivar linkEpoch: the highest epoch that this instance was given for it
     @ivar inFlight: how many batches of it the bus has not told of
     @ivar handoversAwaited: how many earlier owners have not yet said how far the box's data is durable
     """
 
-    __slots__ = ("handoversAwaited", "inFlight", "key", "link", "linkEpoch", "streams")
+    __slots__ = ("fingerprints", "handoversAwaited", "inFlight", "key", "link", "linkEpoch", "streams")
 
     def __init__(self, key: BoxKey) -> None:
         self.key = key
         self.streams: dict[int, Stream] = {}
+        self.fingerprints: Fingerprints | None = None
         self.link: BoxLink | None = None
         self.linkEpoch = 0
         self.inFlight = 0

@@ -10,7 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Container, Sequence
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from binaryserver.session.fingerprints import Fingerprints
 
 MAX_JUMP = 10_000_000
 """A larger step from the last index is taken for a corrupt one (DESIGN 7)."""
@@ -46,12 +49,15 @@ class Judgement(NamedTuple):
 
 class Taken:
     """
-    A run of a stream's indices between its taking and what became of it. Owners derive from it.
+    A run of a stream's indices, or a block of tracks known by their fingerprints, between its taking and what became of
+    it. Owners derive from it.
+
+    @ivar stream: what settles it; L{None}: it stands for itself
     """
 
     __slots__ = ("lastIndex", "latest", "outcome", "stream")
 
-    def __init__(self, stream: Stream | None, lastIndex: int, latest: int) -> None:
+    def __init__(self, stream: Stream | Fingerprints | None, lastIndex: int, latest: int) -> None:
         self.stream = stream
         self.lastIndex = lastIndex
         self.latest = latest

@@ -17,6 +17,7 @@ from binaryserver.session.uplink import Batch
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
     from binaryserver.session.box import BoxSession
+    from binaryserver.session.fingerprints import Fingerprints
     from binaryserver.session.index import Stream
 
 
@@ -28,7 +29,7 @@ class Pause:
     @cvar claiming: the session store is asked for the box
     @cvar window: so much of it waits for the bus as one link may have
     @cvar globalWindow: so much waits for the bus as the process may have
-    @cvar handover: its numbered data cannot be judged yet
+    @cvar handover: it cannot be judged yet what of its data was seen
     @cvar decoding: a thread decodes a payload of it
     @cvar output: the peer does not read what it is sent
     @cvar memory: its unfinished packet has to wait for memory
@@ -181,7 +182,13 @@ class AckLine:
     # The line of acks.
 
     def _batch(
-        self, stream: Stream | None, last: int, latest: int, qos: int, packetIds: Sequence[int], size: int
+        self,
+        stream: Stream | Fingerprints | None,
+        last: int,
+        latest: int,
+        qos: int,
+        packetIds: Sequence[int],
+        size: int,
     ) -> Batch:
         return Batch(self, stream, last, latest, packetIds, qos, size, self.gateway.clock.seconds())
 

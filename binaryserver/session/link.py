@@ -10,7 +10,7 @@ from twisted.logger import Logger
 
 from binaryserver.model import DownlinkMessage, LinkState, MqttSession, Owner
 from binaryserver.proto import cloudnext_pb2
-from binaryserver.session.intake import Intake
+from binaryserver.session.blocks import BlockIntake
 from binaryserver.session.line import Pause
 from binaryserver.session.reasons import Ending, Reason
 from binaryserver.transcode.envelope import Envelope
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
 
 
-class BoxLink(Intake):
+class BoxLink(BlockIntake):
     """
     Subclassed by the protocols, which own the transport.
 
@@ -34,7 +34,7 @@ class BoxLink(Intake):
     protocolName: str
 
     def __init__(self, gateway: Gateway) -> None:
-        Intake.__init__(self, gateway)
+        BlockIntake.__init__(self, gateway)
         self.peer = ""
         self.isListening = False
         self.deliveryQos = 1
@@ -109,6 +109,8 @@ class BoxLink(Intake):
         waiting = set(self.inFlight)
         for stream in self.box.streams.values():
             stream.dropWaiting(waiting)
+        if self.box.fingerprints is not None:
+            self.box.fingerprints.dropWaiting(waiting)
         for batch in self.inFlight:
             batch.link = None
         self.inFlight.clear()

@@ -19,6 +19,7 @@ from binaryserver.model import (
     BoxKey,
     Claim,
     DownlinkMessage,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -33,6 +34,7 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.fingerprints import appended
 from binaryserver.session.memorymailbox import MemoryMailboxes
 
 MAX_WORKERS = 1 << 14
@@ -60,6 +62,7 @@ class _Box:
     isListening: bool = False
     marks: dict[int, StreamMark] = field(default_factory=dict)
     mqtt: MqttSession | None = None
+    fingerprints: bytes = b""
 
     def raiseMark(self, mark: StreamMark) -> None:
         """
@@ -248,6 +251,22 @@ class MemorySessionStore:
         """
         known = self._boxes.get(box)
         return succeed(tuple(known.marks.values()) if known else ())
+
+    def fingerprints(self, box: BoxKey) -> Deferred[bytes]:
+        """
+        See L{ISessionStore.fingerprints}.
+        """
+        known = self._boxes.get(box)
+        return succeed(known.fingerprints if known else b"")
+
+    def commitFingerprints(self, updates: Sequence[FingerprintUpdate], window: int) -> Deferred[None]:
+        """
+        See L{ISessionStore.commitFingerprints}.
+        """
+        for box, fingerprints in updates:
+            known = self._boxes.setdefault(box, _Box())
+            known.fingerprints = appended(known.fingerprints, fingerprints, window)
+        return succeed(None)
 
     def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """

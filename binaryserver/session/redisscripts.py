@@ -21,7 +21,19 @@ class Script(NamedTuple):
     hash: str
 
 
-_SESSIONS = ("claim", "release", "restore", "adopt", "marks", "mqtt", "lease", "renew", "bury")
+_SESSIONS = (
+    "claim",
+    "release",
+    "restore",
+    "adopt",
+    "marks",
+    "mqtt",
+    "lease",
+    "renew",
+    "bury",
+    "fingerprints",
+    "append",
+)
 _MAILBOXES = ("put", "take", "progress", "remove", "due", "mailbox")
 
 _CONSTANTS = (

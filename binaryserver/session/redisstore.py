@@ -18,6 +18,7 @@ from binaryserver.model import (
     BoxKey,
     Claim,
     DownlinkMessage,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -256,6 +257,24 @@ class RedisSessionStore:
         """
         text = self._link.call("HGET", self._key("box", boxName(box)), "marks")
         return text.addCallback(reading(lambda text: marksOf((text or b"").decode("ascii"))))
+
+    def fingerprints(self, box: BoxKey) -> Deferred[bytes]:
+        """
+        See L{ISessionStore.fingerprints}.
+        """
+        return self._script("fingerprints", boxName(box))
+
+    def commitFingerprints(self, updates: Sequence[FingerprintUpdate], window: int) -> Deferred[None]:
+        """
+        See L{ISessionStore.commitFingerprints}.
+        """
+
+        def one(part: Sequence[FingerprintUpdate]) -> Deferred[list[None]]:
+            values = [value for box, fingerprints in part for value in (boxName(box), fingerprints)]
+            return self._script("append", window, *values).addCallback(lambda _: [])
+
+        parts = chunks(updates, lambda update: len(update.fingerprints))
+        return joined([one(part) for part in parts]).addCallback(lambda _: None)
 
     def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """

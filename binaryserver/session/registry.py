@@ -18,6 +18,7 @@ from binaryserver.errors import StoreNotAsked, StoreUnavailable
 from binaryserver.interfaces import IInbox, IPeers, ISessionStore
 from binaryserver.model import BoxKey, Claim, StreamMark
 from binaryserver.session.box import BoxSession
+from binaryserver.session.fingerprints import Fingerprints
 from binaryserver.session.releases import Releases
 from binaryserver.session.uplink import Uplink
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 
 _CLAIM_RETRY = 1.0
+_FINGERPRINTS_RETRY = 1.0
 
 
 @implementer(IPeers)
@@ -97,6 +99,8 @@ class Registry:
         self._claiming: dict[BoxKey, int] = {}
         # Boxes that the store may have given to a link of this instance, and who asks for them meanwhile.
         self._uncertain: dict[BoxKey, list[Deferred[None]]] = {}
+        # Boxes whose fingerprints the session store is asked for, each with its latest asking.
+        self._loading: dict[BoxSession, object] = {}
         self._leaving: dict[BoxSession, list[Deferred[tuple[StreamMark, ...]]]] = {}
         uplink.onBoxSettled = self._boxSettled
         uplink.onPressure = self._pauseAll
@@ -206,6 +210,10 @@ class Registry:
 
         def settled(marks: tuple[StreamMark, ...]) -> None:
             box.merge(marks)
+            if box.fingerprints is not None:
+                # The other has added some, which the session store has.
+                box.fingerprints.isLoaded = False
+                self._loading.pop(box, None)
             box.handoversAwaited -= 1
             self._boxSettled(box)
 
@@ -214,7 +222,7 @@ class Registry:
     def handOver(self, key: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
         """
         Another instance owns the box as of C{linkEpoch}: close its link here. Fires with the box's marks once nothing
-        of it is in flight here; at once when it has come back here since.
+        of it is in flight here, and the session store has its fingerprints; at once when it has come back here since.
         """
         if key in self._uncertain:
             question: Deferred[None] = Deferred()
@@ -232,11 +240,47 @@ class Registry:
         box.linkEpoch = linkEpoch
         if box.link is not None:
             box.link.takenOver()
-        if not box.inFlight and not box.handoversAwaited:
+        if self._isSettled(box):
             return succeed(box.marks())
         answer: Deferred[tuple[StreamMark, ...]] = Deferred()
         self._leaving.setdefault(box, []).append(answer)
         return answer
+
+    def loadFingerprints(self, box: BoxSession) -> None:
+        """
+        Ask the session store for a box's fingerprints, until it answers or the link is gone. Its link is told then, as
+        after a handover.
+        """
+        if box in self._loading:
+            return
+        asking = self._loading[box] = object()
+        fingerprints = box.fingerprints
+        if fingerprints is None:
+            fingerprints = box.fingerprints = Fingerprints(self._uplink.fingerprintWindow)
+
+        def ask() -> None:
+            if self._loading.get(box) is asking:
+                self._store.fingerprints(box.key).addCallbacks(loaded, failed)
+
+        def loaded(stored: bytes) -> None:
+            if self._loading.get(box) is asking:
+                del self._loading[box]
+                fingerprints.load(stored)
+                self._boxSettled(box)
+
+        def failed(failure: Failure) -> None:
+            self.log.error("session store did not give fingerprints: {reason}", reason=failure.getErrorMessage())
+            self._clock.callLater(_FINGERPRINTS_RETRY, ask)
+
+        ask()
+
+    def writeFingerprintsAgain(self) -> None:
+        """
+        The session store has lost its memory.
+        """
+        for box in self.boxes.values():
+            if box.link is not None:
+                self._uplink.writeAgain(box)
 
     def detach(self, link: BoxLink) -> None:
         """
@@ -250,14 +294,23 @@ class Registry:
 
     def _boxSettled(self, box: BoxSession) -> None:
         if box.link is not None:
-            if box.mayTake:
+            if box.mayTake and box not in self._loading:
                 box.link.mayTakeAgain()
             return
-        if box.inFlight or box.handoversAwaited:
+        if not self._isSettled(box):
             return
         self._answerHandovers(box)
         if not any(self._uplink.isUnwritten(stream) for stream in box.streams.values()):
             self.boxes.pop(box.key, None)
+            self._loading.pop(box, None)
+
+    def _isSettled(self, box: BoxSession) -> bool:
+        """
+        Another instance can go on where this one ends: marks are told, fingerprints are read from the session store.
+        """
+        if box.inFlight or box.handoversAwaited:
+            return False
+        return box.fingerprints is None or not self._uplink.isUnwritten(box.fingerprints)
 
     def _answerHandovers(self, box: BoxSession) -> None:
         for answer in self._leaving.pop(box, ()):

@@ -21,6 +21,7 @@ from binaryserver.model import (
     BoxKey,
     Claim,
     DownlinkMessage,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -35,7 +36,7 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
-from binaryserver.session import sqliteleases, sqlitemailbox
+from binaryserver.session import sqlitefingerprints, sqliteleases, sqlitemailbox
 from binaryserver.sqlitethread import Job, SqliteThread, isLocked
 
 _SCHEMA = """
@@ -72,7 +73,7 @@ CREATE TABLE IF NOT EXISTS marks (
 _BIAS = 1 << 63
 
 # Of the tables of all parts; counts up with each change of them.
-_VERSION = 3
+_VERSION = 4
 
 
 @implementer(ISessionStore)
@@ -90,7 +91,7 @@ class SqliteSessionStore:
             context.reactor,
             context.option,
             path,
-            _SCHEMA + sqliteleases.SCHEMA + sqlitemailbox.SCHEMA,
+            _SCHEMA + sqliteleases.SCHEMA + sqlitemailbox.SCHEMA + sqlitefingerprints.SCHEMA,
             StoreUnavailable,
             context.startTimeout,
             context.startTimeout,
@@ -196,6 +197,18 @@ class SqliteSessionStore:
         See L{ISessionStore.marks}.
         """
         return self._call(_marks, box)
+
+    def fingerprints(self, box: BoxKey) -> Deferred[bytes]:
+        """
+        See L{ISessionStore.fingerprints}.
+        """
+        return self._call(sqlitefingerprints.fingerprints, box)
+
+    def commitFingerprints(self, updates: Sequence[FingerprintUpdate], window: int) -> Deferred[None]:
+        """
+        See L{ISessionStore.commitFingerprints}.
+        """
+        return self._call(sqlitefingerprints.commitFingerprints, updates, window)
 
     def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> Deferred[bool]:
         """

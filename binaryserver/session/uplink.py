@@ -2,13 +2,14 @@
 From batches of boxes to flushes of the bus, and back from commits to acks and marks.
 
 What one turn of the reactor brought for one partition goes to the bus at once, in a few parts if it is much, with one
-Deferred for each. When it fires, each batch in it is settled with its stream (L{binaryserver.session.index}), the links
-concerned are told once each, and the marks that rose are handed to the session store, merged.
+Deferred for each. When it fires, each batch in it is settled with its stream (L{binaryserver.session.index}) or with
+its box's fingerprints (L{binaryserver.session.fingerprints}), the links concerned are told once each, and the marks
+that rose and the fingerprints that were added are handed to the session store, merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -18,8 +19,10 @@ from twisted.python.failure import Failure
 
 from binaryserver.errors import BinaryServerError
 from binaryserver.interfaces import IBus, ISessionStore
-from binaryserver.model import MarkUpdate, Record
+from binaryserver.model import FingerprintUpdate, MarkUpdate, Record
+from binaryserver.session.fingerprints import DEFAULT_WINDOW, Fingerprints
 from binaryserver.session.index import Stream, Taken
+from binaryserver.session.writebehind import WriteBehind
 
 if TYPE_CHECKING:
     from binaryserver.session.box import BoxSession
@@ -31,16 +34,16 @@ GLOBAL_WINDOW = 256 * 1024 * 1024
 _EARLY_FLUSH = 32 * 1024
 """Bytes of records of one partition that go to the bus within the turn: while they are in the processor's caches."""
 
-_MARKS_RETRY = 1.0
 _RELIEF_PERIOD = 0.5
 
 
 class Batch(Taken):
     """
-    One PUBLISH of a box, or several of QoS 1 whose indices follow each other, on its way through the bus.
+    One PUBLISH of a box, or several of QoS 1 whose indices follow each other, or one MD21 block, on its way through the
+    bus.
 
     @ivar link: whom to tell; L{None} once that link is gone
-    @ivar packetIds: of the PUBLISHes, 0 with QoS 0
+    @ivar packetIds: of the PUBLISHes, 0 with QoS 0; of a block, what its link knows its ack by
     @ivar size: bytes that count in the windows
     @ivar since: s of the reactor's clock, when it was taken
     @ivar parts: flushes that it waits for
@@ -52,7 +55,7 @@ class Batch(Taken):
     def __init__(
         self,
         link: AckLine,
-        stream: Stream | None,
+        stream: Stream | Fingerprints | None,
         lastIndex: int,
         latest: int,
         packetIds: Sequence[int],
@@ -94,12 +97,20 @@ class Uplink:
     @ivar onPressure: called when more than the global window waits for the bus
     @ivar onRelief: called when there is room again
     @ivar otherBytes: gives the bytes that wait elsewhere and count in the global window
-    @ivar onBoxSettled: called with a box that may have nothing in flight any more
+    @ivar onBoxSettled: called with a box that may have nothing in flight, or nothing unwritten, any more
+    @ivar fingerprintWindow: how many tracks of a box are known by their fingerprints
     """
 
     log = Logger()
 
-    def __init__(self, bus: IBus, store: ISessionStore, clock: IReactorTime, window: int = GLOBAL_WINDOW) -> None:
+    def __init__(
+        self,
+        bus: IBus,
+        store: ISessionStore,
+        clock: IReactorTime,
+        window: int = GLOBAL_WINDOW,
+        fingerprintWindow: int = DEFAULT_WINDOW,
+    ) -> None:
         """
         @param window: bytes, the global window
         """
@@ -110,8 +121,9 @@ class Uplink:
         self._open: dict[tuple[str, int], _Flush] = {}
         self._openBytes = 0
         self._handed: list[tuple[Deferred[None], str, int, int, _Flush]] = []
-        self._dirty: dict[Stream, BoxSession] = {}
-        self._writing: dict[Stream, BoxSession] = {}
+        self.fingerprintWindow = fingerprintWindow
+        self._marks = WriteBehind(clock, "marks", self._writeMarks, self._marksWritten)
+        self._fingerprints = WriteBehind(clock, "fingerprints", self._writeFingerprints, self._fingerprintsWritten)
         self.isFull = False
         self.onPressure: Callable[[], None] = _nothing
         self.onRelief: Callable[[], None] = _nothing
@@ -135,15 +147,24 @@ class Uplink:
     @property
     def hasUnwrittenMarks(self) -> bool:
         """
-        Marks have risen that the session store does not have yet.
+        Marks have risen, or fingerprints were added, that the session store does not have yet.
         """
-        return bool(self._dirty or self._writing)
+        return not (self._marks.isEmpty and self._fingerprints.isEmpty)
 
-    def isUnwritten(self, stream: Stream) -> bool:
+    def isUnwritten(self, stream: Stream | Fingerprints) -> bool:
         """
-        The session store does not have this stream's mark yet.
+        The session store does not have this stream's mark, or all of these fingerprints, yet.
         """
-        return stream in self._dirty or stream in self._writing
+        return stream in self._marks if isinstance(stream, Stream) else stream in self._fingerprints
+
+    def writeAgain(self, box: BoxSession) -> None:
+        """
+        The session store has lost its memory: it is to have all that is known of a box's fingerprints.
+        """
+        if box.fingerprints is not None and box.fingerprints.isLoaded:
+            box.fingerprints.writeAgain()
+            self._fingerprints.dirty[box.fingerprints] = box
+            self._fingerprints.start()
 
     def submit(self, topic: str, partition: int, records: Sequence[Record], size: int, batch: Batch) -> None:
         """
@@ -212,7 +233,7 @@ class Uplink:
 
     def _settle(self, batches: list[Batch]) -> None:
         links: dict[AckLine, None] = {}
-        dirty = self._dirty
+        dirty, dirtyFingerprints = self._marks.dirty, self._fingerprints.dirty
         boxes: dict[BoxSession, None] = {}
         for batch in batches:
             batch.parts -= 1
@@ -230,7 +251,10 @@ class Uplink:
                     if link is not None:
                         links[link] = None
                 box.inFlight -= 1
-                dirty[stream] = box
+                if isinstance(stream, Stream):
+                    dirty[stream] = box
+                elif not batch.broken:
+                    dirtyFingerprints[stream] = box
             if not box.inFlight:
                 boxes[box] = None
         for link in links:
@@ -242,8 +266,10 @@ class Uplink:
                 link.abort()
         for box in boxes:
             self.onBoxSettled(box)
-        if dirty and not self._writing:
-            self._writeMarks()
+        if dirty:
+            self._marks.start()
+        if dirtyFingerprints:
+            self._fingerprints.start()
         if self.isFull:
             self._relieve()
 
@@ -259,33 +285,27 @@ class Uplink:
         if self.isFull:
             self._clock.callLater(_RELIEF_PERIOD, self._checkRelief)
 
-    def _writeMarks(self) -> None:
-        self._writing, self._dirty = self._dirty, {}
-        updates = [
-            MarkUpdate(box.key, stream.number, stream.committed, stream.latest)
-            for stream, box in self._writing.items()
-            if stream.committed >= 0
-        ]
-        self._store.commitMarks(updates).addCallbacks(self._marksWritten, self._marksFailed)
+    def _writeMarks(self, streams: Mapping[Stream, BoxSession]) -> Deferred[None]:
+        return self._store.commitMarks(
+            [
+                MarkUpdate(box.key, stream.number, stream.committed, stream.latest)
+                for stream, box in streams.items()
+                if stream.committed >= 0
+            ]
+        )
 
-    def _marksWritten(self, _: None) -> None:
-        boxes = dict.fromkeys(self._writing.values())
-        self._writing = {}
-        for box in boxes:
+    def _marksWritten(self, streams: Mapping[Stream, BoxSession]) -> None:
+        for box in dict.fromkeys(streams.values()):
             self.onBoxSettled(box)
-        if self._dirty:
-            self._writeMarks()
 
-    def _marksFailed(self, failure: Failure) -> None:
-        # An ack does not wait for the mark; what the bus holds stays known here until the store takes it.
-        self.log.error("session store did not take marks: {reason}", reason=failure.getErrorMessage())
-        self._clock.callLater(_MARKS_RETRY, self._retryMarks)
+    def _writeFingerprints(self, added: Mapping[Fingerprints, BoxSession]) -> Deferred[None]:
+        updates = [FingerprintUpdate(box.key, fingerprints.toWrite()) for fingerprints, box in added.items()]
+        return self._store.commitFingerprints(updates, self.fingerprintWindow)
 
-    def _retryMarks(self) -> None:
-        self._dirty = {**self._writing, **self._dirty}
-        self._writing = {}
-        if self._dirty:
-            self._writeMarks()
+    def _fingerprintsWritten(self, added: Mapping[Fingerprints, BoxSession]) -> None:
+        for fingerprints, box in added.items():
+            fingerprints.written()
+            self.onBoxSettled(box)
 
 
 def _nothing() -> None:

@@ -93,6 +93,7 @@ class TrackEncoder:
         missingBefore: int,
         nowMs: int,
         skip: int = 0,
+        fingerprints: Sequence[int] | None = None,
     ) -> tuple[list[Record], list[RefusedTrack], int]:
         """
         Make the records of a batch.
@@ -104,6 +105,7 @@ class TrackEncoder:
         @param missingBefore: how many indices the box skipped before the first track taken
         @param nowMs: the ingest time, Unix ms
         @param skip: how many tracks at the beginning are duplicates
+        @param fingerprints: of each track of a batch without an index: what names it instead
         @return: records, what was refused, and the records' bytes in all
         """
         if stream != self._stream:
@@ -115,61 +117,63 @@ class TrackEncoder:
                 # Without an index an event is named by its link and its position on it, so that no two share an id.
                 self._salt = streamSalt(self._envelope.connectionId)
                 self._streamPrefix = b"%blink/%d/" % (self._envelope.idPrefix, self._envelope.connectionId)
+        numbers: Sequence[int] = range(firstIndex, firstIndex + len(tracks))
+        name, prefix, salt = b"%b%d", self._streamPrefix, self._salt
+        if fingerprints is not None:
+            numbers = fingerprints
+            name, prefix, salt = b"%b%016x", self._envelope.idPrefix + b"md21/", 0
         records: list[Record] = []
         refused: list[RefusedTrack] = []
         size = 0
         latest = nowMs + MAX_FUTURE_MS
-        salt = self._salt
         key, source = self._envelope.key, self._envelope.source
         # What is the same for all of them; the id's value comes next.
         head = b"".join(
             (self._envelope.head, FIXED.pack(KEY_INGEST_TIME, nowMs), FIXED.pack(KEY_STREAM, stream), bytes((KEY_ID,)))
         )
-        idPrefix, maxValue, trackHeads = self._streamPrefix, self._maxValue, _TRACK_HEADS
+        maxValue, trackHeads = self._maxValue, _TRACK_HEADS
         knownLabels, makeLabels, knownSeconds = self._labels.get, self._labels.make, seconds.get
         pack, join, newRecord, append = NAME_AND_TIME.pack, b"".join, tuple.__new__, records.append
         extra = b"" if stream else _UNINDEXED
         if missingBefore:
             extra += _MISSING_BEFORE + varint(missingBefore)
         if skip:
-            tracks, bodies, times = tracks[skip:], bodies[skip:], times[skip:]
-        index = firstIndex + skip - 1
-        numbersBefore: list[int] | None = None
+            tracks, bodies, times, numbers = tracks[skip:], bodies[skip:], times[skip:], numbers[skip:]
+        columnsBefore: list[int] | None = None
         labels = b""
-        for track, body, recordedAt in zip(tracks, bodies, times, strict=True):
-            index += 1
+        for track, body, recordedAt, number in zip(tracks, bodies, times, numbers, strict=True):
             latitude = track.latitude
             longitude = track.longitude
             if not EPOCH_2010_MS <= recordedAt <= latest:
                 reason = f"recorded_at {recordedAt} is not a plausible time"
-                refused.append(RefusedTrack(index - firstIndex, "BAD_TIME", reason))
+                refused.append(RefusedTrack(skip + len(records) + len(refused), "BAD_TIME", reason))
                 continue
             if not (_MIN_LATITUDE <= latitude <= _MAX_LATITUDE and _MIN_LONGITUDE <= longitude <= _MAX_LONGITUDE) or (
                 not (latitude and longitude) and track.HasField("latitude") != track.HasField("longitude")
             ):
                 reason = "latitude and longitude are no position"
-                refused.append(RefusedTrack(index - firstIndex, "BAD_POSITION", reason))
+                refused.append(RefusedTrack(skip + len(records) + len(refused), "BAD_POSITION", reason))
                 continue
-            numbers = track.field_numbers[:]
-            if len(track.field_values) != len(numbers):
+            columns = track.field_numbers[:]
+            if len(track.field_values) != len(columns):
                 reason = "field_numbers and field_values differ in their lengths"
-                refused.append(RefusedTrack(index - firstIndex, "BAD_FIELDS", reason))
+                refused.append(RefusedTrack(skip + len(records) + len(refused), "BAD_FIELDS", reason))
                 continue
-            if numbers != numbersBefore:
+            if columns != columnsBefore:
                 # Those of one box seldom differ.
-                numbersBefore = numbers
-                labels = knownLabels(tuple(numbers)) or makeLabels(tuple(numbers))
+                columnsBefore = columns
+                labels = knownLabels(tuple(columns)) or makeLabels(tuple(columns))
             length = len(body)
             value = join(
                 (
                     head,
                     pack(
                         # trackId, inlined
-                        (recordedAt - EPOCH_2010_MS) << 22 | (index * 2654435761 + salt) >> 10 & 0x3FFFFF,
+                        (recordedAt - EPOCH_2010_MS) << 22 | (number * 2654435761 + salt) >> 10 & 0x3FFFFF,
                         KEY_EVENT_TIME,
                         recordedAt,
                         KEY_INDEX,
-                        index if stream else 0,
+                        number if stream else 0,
                     ),
                     extra,
                     trackHeads[length] if length < _KNOWN_HEADS else _TRACK + varint(length),
@@ -180,7 +184,7 @@ class TrackEncoder:
             length = len(value)
             if length > maxValue:
                 reason = f"its event has {length} bytes"
-                refused.append(RefusedTrack(index - firstIndex, "RECORD_TOO_LARGE", reason))
+                refused.append(RefusedTrack(skip + len(records) + len(refused), "RECORD_TOO_LARGE", reason))
                 continue
             size += length
             second = knownSeconds(recordedAt // 1000)
@@ -195,7 +199,7 @@ class TrackEncoder:
                             _TYPE,
                             source,
                             CONTENT_TYPE,
-                            ("ce_id", b"%b%d" % (idPrefix, index)),
+                            ("ce_id", name % (prefix, number)),
                             ("ce_time", time),
                         ],
                     ),

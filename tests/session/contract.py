@@ -9,7 +9,17 @@ from __future__ import annotations
 from zope.interface.verify import verifyObject
 
 from binaryserver.interfaces import ISessionStore
-from binaryserver.model import MailboxEntry, MarkUpdate, MqttSession, Owner, Progress, Put, Renewal, StreamMark
+from binaryserver.model import (
+    FingerprintUpdate,
+    MailboxEntry,
+    MarkUpdate,
+    MqttSession,
+    Owner,
+    Progress,
+    Put,
+    Renewal,
+    StreamMark,
+)
 from tests.session.contract_base import BOX, LIMITS, NOW, OTHER, messageFor, reactor
 from tests.session.contract_finals import (
     CrashContractMixin,
@@ -17,6 +27,7 @@ from tests.session.contract_finals import (
     ProgressContractMixin,
     RemoveContractMixin,
 )
+from tests.session.contract_fingerprints import FingerprintsContractMixin, packed
 from tests.session.contract_leases import LeaseContractMixin
 from tests.session.contract_mailbox import PutContractMixin, TakeContractMixin
 from tests.session.contract_owners import AdoptContractMixin, RestoreContractMixin
@@ -31,6 +42,7 @@ class SessionStoreContractMixin(
     LeaseContractMixin,
     RestoreContractMixin,
     AdoptContractMixin,
+    FingerprintsContractMixin,
     PutContractMixin,
     TakeContractMixin,
     ProgressContractMixin,
@@ -64,6 +76,7 @@ class DurableSessionStoreContractMixin(SessionStoreContractMixin):
         number = await store.leaseWorker("a@1", 99)
         claim = await self.claim(store)
         store.commitMarks([MarkUpdate(BOX, 7, 10, 100)])
+        store.commitFingerprints([FingerprintUpdate(BOX, packed([1, 2]))], 1024)
         store.saveMqtt(BOX, claim.linkEpoch, MqttSession((("i", 1),)), True)
         store.putMessages([messageFor("m1"), messageFor("m2")], LIMITS, NOW)
         store.progressMessages([Progress(BOX, "m1", NOW)])
@@ -73,6 +86,7 @@ class DurableSessionStoreContractMixin(SessionStoreContractMixin):
         puts = await self.put(other, messageFor("m1"), messageFor("m3"))
         self.assertEqual(puts, [Put(None, False, "a@1"), Put(MailboxEntry(messageFor("m3"), 3), True, "a@1")])
         self.assertEqual([entry.sequence for entry in await other.mailbox(BOX)], [2, 3])
+        self.assertEqual(await other.fingerprints(BOX), packed([1, 2]))
         self.assertIs(await other.renew("a@1"), Renewal.renewed)
         self.assertEqual(await other.leaseWorker("a@2"), number)
         again = await self.claim(other)
@@ -91,6 +105,9 @@ class DurableSessionStoreContractMixin(SessionStoreContractMixin):
         await one.commitMarks([MarkUpdate(BOX, 7, 10, 100)])
         await other.commitMarks([MarkUpdate(BOX, 7, 9, 200)])
         self.assertEqual(await one.marks(BOX), (StreamMark(7, 10, 200),))
+        await one.commitFingerprints([FingerprintUpdate(BOX, packed([1]))], 1024)
+        await other.commitFingerprints([FingerprintUpdate(BOX, packed([2]))], 1024)
+        self.assertEqual(await one.fingerprints(BOX), packed([1, 2]))
         self.assertNotEqual(await one.leaseWorker("a@1"), await other.leaseWorker("b@1"))
         self.assertEqual((await one.isDead("b@1"), await other.isDead("a@1")), (False, False))
         await one.saveMqtt(BOX, second.linkEpoch, None, True)

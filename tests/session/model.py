@@ -15,6 +15,7 @@ from binaryserver.model import (
     DownlinkMessage,
     Final,
     FinalStatus,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -41,6 +42,7 @@ class ModelStore:
         self.listening: dict[BoxKey, bool] = {}
         self.sessions: dict[BoxKey, MqttSession | None] = {}
         self.streams: dict[BoxKey, dict[int, StreamMark]] = {}
+        self.prints: dict[BoxKey, list[bytes]] = {}
         self.entries: dict[tuple[BoxKey, str], MailboxEntry] = {}
         self.given: dict[tuple[BoxKey, str], int] = {}
         self.putUnder: dict[tuple[BoxKey, str], Owner | None] = {}
@@ -158,6 +160,22 @@ class ModelStore:
         See L{ISessionStore.marks}.
         """
         return tuple(self.streams.get(box, {}).values())
+
+    def commitFingerprints(self, updates: Sequence[FingerprintUpdate], window: int) -> None:
+        """
+        See L{ISessionStore.commitFingerprints}.
+        """
+        for box, more in updates:
+            known = self.prints.get(box, [])
+            new = [more[at : at + 8] for at in range(0, len(more), 8)][-window:]
+            there = next(count for count in range(len(new), -1, -1) if known[len(known) - count :] == new[:count])
+            self.prints[box] = (known + new[there:])[-window:]
+
+    def fingerprints(self, box: BoxKey) -> bytes:
+        """
+        See L{ISessionStore.fingerprints}.
+        """
+        return b"".join(self.prints.get(box, []))
 
     def putMessages(self, messages: Sequence[DownlinkMessage], limits: MailboxLimits, nowMs: int) -> list[Put]:
         """

@@ -18,6 +18,7 @@ from binaryserver.model import (
     DownlinkMessage,
     Final,
     FinalStatus,
+    FingerprintUpdate,
     LinkState,
     MailboxEntry,
     MailboxLimits,
@@ -155,6 +156,8 @@ _sessions = st.none() | st.builds(
 )
 _streams = st.one_of(st.integers(0, 5), st.sampled_from([2**63 - 1, 2**63, 2**64 - 1]))
 _marks = st.lists(st.builds(StreamMark, _streams, _uint64, _int64), max_size=3).map(tuple)
+# Few, so that some come again.
+_fingerprints = st.lists(st.integers(0, 3).map(lambda number: number.to_bytes(8, "big")), max_size=8).map(b"".join)
 _ids = st.sampled_from(["1", "2", "3", "\u00fc\x00"])
 _finals = st.builds(Final, st.sampled_from(FinalStatus), _text, _now)
 
@@ -211,6 +214,10 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
         _operation("saveMqtt", _boxes, _agos, _sessions, st.booleans()),
         _operation("commitMarks", _listOf(st.builds(MarkUpdate, _boxes, _streams, _uint64, _int64))),
         _operation("marks", _boxes),
+        _operation(
+            "commitFingerprints", _listOf(st.builds(FingerprintUpdate, _boxes, _fingerprints)), st.integers(1, 6)
+        ),
+        _operation("fingerprints", _boxes),
         _operation(
             "restore",
             _incarnations,

@@ -303,7 +303,7 @@ class SqliteSessionStoreTests(TestCase):
             error = await self.errorOf(store.start(), ConfigError)
             self.assertEqual(
                 str(error),
-                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 3: "
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 4: "
                 "move the file away",
             )
 
@@ -324,7 +324,7 @@ class SqliteSessionStoreTests(TestCase):
         """
         await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
         with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (3,))
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (4,))
 
     async def test_badFiles(self) -> None:
         """
@@ -358,7 +358,7 @@ class ModelTests(SynchronousTestCase):
         """
         Whatever is done in whatever order, the store answers as plain dicts do.
         """
-        tables = ("boxes", "marks", "workers", "mailboxes", "messages", "finished")
+        tables = ("boxes", "marks", "fingerprints", "workers", "mailboxes", "messages", "finished")
         self.connection.executescript("".join(f"DELETE FROM {table};" for table in tables))
         answer: Any = None
 

@@ -5,6 +5,8 @@ L{envelope<binaryserver.transcode.envelope>}: every event is read back with the 
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.internet.defer import Deferred, succeed
@@ -88,7 +90,7 @@ class EncodeTests(SynchronousTestCase):
     L{TrackEncoder.encode}.
     """
 
-    def encode(self, *tracks: Track, **options: int) -> tuple[list[cloudnext_pb2.Event], list[RefusedTrack]]:
+    def encode(self, *tracks: Track, **options: Any) -> tuple[list[cloudnext_pb2.Event], list[RefusedTrack]]:
         """
         Encode a batch of stream 9 that begins at index 100.
         """
@@ -132,6 +134,36 @@ class EncodeTests(SynchronousTestCase):
                 ],
             ),
         )
+
+    def test_namedByFingerprints(self) -> None:
+        """
+        Without an index, the fingerprint names the track, on whichever link it comes; positions are those in the batch.
+        """
+        tracks = [makeTrack(), Track(recorded_at=5), makeTrack(NOW - 2000)]
+        records, refused, _ = makeEncoder().encode(
+            tracks,
+            [track.SerializeToString() for track in tracks],
+            [track.recorded_at for track in tracks],
+            0,
+            0,
+            0,
+            NOW,
+            fingerprints=[0xFEDCBA9876543210, 1, 2],
+        )
+        names = [dict(record.headers)["ce_id"] for record in records]
+        self.assertEqual(
+            names,
+            [b"acme/350000000000001/md21/fedcba9876543210", b"acme/350000000000001/md21/0000000000000002"],
+        )
+        events = [cloudnext_pb2.Event.FromString(record.value) for record in records]
+        self.assertEqual(
+            [(event.id, event.stream, event.index, event.unindexed) for event in events],
+            [
+                (trackId(NOW - 1000, 0, 0xFEDCBA9876543210), 0, 0, True),
+                (trackId(NOW - 2000, 0, 2), 0, 0, True),
+            ],
+        )
+        self.assertEqual([(one.position, one.code) for one in refused], [(1, "BAD_TIME")])
 
     def test_keyAndHeaders(self) -> None:
         """
