@@ -157,6 +157,54 @@ class StoreTests(SynchronousTestCase):
         self.world.wait(3)
         self.assertLessEqual(len(self.world.clock.getDelayedCalls()), calls)
 
+    def test_loadFailsWhileOtherDataSettles(self) -> None:
+        """
+        That puts the deadline off no further.
+        """
+        link = BlockLink(self.world)
+        self.bus.isOpen = False
+        link.takeMessage("md21:message", Message(channel="door").SerializeToString(), 1, 9)
+        self.store.isAway = True
+        link.send(1, 1)
+        self.world.wait(40)
+        self.bus.isOpen = True
+        while self.bus.waiting:
+            self.bus.commit()
+        self.world.wait(19)
+        link.checkDeadline(self.world.clock.seconds())
+        self.assertIsNone(link.ending)
+        self.world.wait(8)
+        link.checkDeadline(self.world.clock.seconds())
+        self.assertIsNotNone(link.ending)
+
+    def test_failedFlush(self) -> None:
+        """
+        The session store hears nothing of it.
+        """
+        link = BlockLink(self.world)
+        link.send(1, 1)
+        self.bus.isOpen = False
+        link.send(2, 2)
+        self.store.held = []
+        self.bus.fail()
+        self.world.turn()
+        self.assertEqual(self.store.held, [])
+        self.assertEqual(self.stored(), 1)
+
+    def test_goneLinksLeaveNothing(self) -> None:
+        """
+        However often a box comes back and sends the same, while the first copy waits for the bus.
+        """
+        self.bus.isOpen = False
+        link = BlockLink(self.world)
+        for number in range(5):
+            link.send(number, 1, 2)
+            link.lose()
+            link = BlockLink(self.world)
+        fingerprints = self.world.gateway.registry.boxes[BOX].fingerprints
+        assert fingerprints is not None
+        self.assertEqual((len(fingerprints._awaited), len(fingerprints._own)), (0, 1))
+
     def test_askedOnce(self) -> None:
         """
         However many blocks came meanwhile, and only by a box that sends some.
@@ -341,6 +389,25 @@ class MovingTests(SynchronousTestCase):
         self.release(0)
         self.assertEqual(back.acks(), [1])
         self.assertEqual(sorted(published(*self.buses)), [2, 3])
+
+    def test_knownBefore(self) -> None:
+        """
+        What was known here before another owner added to it is read again, even if the box never left the memory here.
+        """
+        a, b = self.worlds
+        first = BlockLink(a)
+        first.send(1, 1)
+        self.buses[0].isOpen = False
+        first.takeMessage("md21:message", Message(channel="door").SerializeToString(), 1, 9)
+        other = BlockLink(b)
+        other.send(1, 2)
+        b.wait(61)
+        self.assertEqual(other.acks(), [1])
+        back = BlockLink(a)
+        back.send(1, 1, 2, 3)
+        self.release(0)
+        self.assertEqual(back.acks(), [1])
+        self.assertEqual(sorted(published(*self.buses)), [1, 2, 3])
 
     def test_deadOwner(self) -> None:
         """
