@@ -16,6 +16,7 @@ from binaryserver.downlink.delivery import Delivery
 from binaryserver.downlink.statuses import Statuses
 from binaryserver.ids import IdSource
 from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IInbox, IPeers, ISessionStore
+from binaryserver.md21.settings import Md21Settings
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.counters import Counters
 from binaryserver.session.announcer import Announcer
@@ -75,6 +76,7 @@ class Gateway:
     @ivar isDraining: no new link is taken
     @ivar ids: of events and links; set once the store has leased a worker number
     @ivar codecs: the forms of tracks that MD30 takes
+    @ivar md21: what MD21's links share besides
     """
 
     ids: IdSource
@@ -92,6 +94,7 @@ class Gateway:
         topics: Topics,
         limits: Limits,
         codecs: Iterable[IEventCodec],
+        md21: Md21Settings | None = None,
     ) -> None:
         self.clock = clock
         self.nowMs = nowMs
@@ -103,6 +106,7 @@ class Gateway:
         self.topics = topics
         self.limits = limits
         self.codecs = tuple(codecs)
+        self.md21 = md21 or Md21Settings()
         self.counters = Counters()
         self.sweeper = Sweeper(clock, limits.sweepPeriod)
         self.memory = MemoryBudget(limits.partialPackets)

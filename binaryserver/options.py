@@ -24,13 +24,15 @@ OFF = "off"
 
 _ENVIRONMENT = "BINARYSERVER_"
 
+_FLAGS: Final = {"yes": True, "true": True, "1": True, "no": False, "false": False, "0": False}
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
     """
     @ivar name: as on the command line, without the dashes
-    @ivar kind: C{"text"}, C{"texts"} (repeatable), C{"seconds"}, C{"count"}, C{"bytes"}
-    @ivar default: of the kind's type: str, list of str, float, int, int
+    @ivar kind: C{"text"}, C{"texts"} (repeatable), C{"flag"}, C{"seconds"}, C{"count"}, C{"bytes"}
+    @ivar default: of the kind's type: str, list of str, bool, float, int, int
     @ivar least: the smallest number
     """
 
@@ -71,6 +73,11 @@ class Setting:
             if not isinstance(value, str) or not value:
                 raise ConfigError(self.option, f"{where}: {value!r} is no text")
             return value
+        if self.kind == "flag":
+            flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
+            if flag is None:
+                raise ConfigError(self.option, f"{where}: {value!r} is neither yes nor no")
+            return flag
         wanted = "a number of seconds" if self.kind == "seconds" else "a whole number"
         try:
             if isinstance(value, bool):
@@ -91,6 +98,28 @@ SETTINGS: Final = (
         "texts",
         ["tcp:1883:interface=127.0.0.1"],
         "Listen for MD30 boxes.",
+    ),
+    Setting(
+        "md21",
+        "texts",
+        ["tcp:2100:interface=127.0.0.1"],
+        "Listen for MD21 boxes.",
+    ),
+    Setting("md21-cert", "text", "", "The certificate, and its chain, for MD21 boxes that ask for TLS; a PEM file."),
+    Setting("md21-key", "text", "", "Its private key; a PEM file."),
+    Setting("md21-require-tls", "flag", False, "Refuse MD21 boxes without TLS."),
+    Setting(
+        "md21-udp",
+        "text",
+        OFF,
+        "Let MD21 boxes send datagrams here: PORT[:interface=ADDR]; worker n has PORT + n. 'off': do not.",
+    ),
+    Setting(
+        "md21-udp-advertise",
+        "text",
+        "",
+        "Where MD21 boxes are told to send datagrams, if not where the gateway sees itself: HOST[:PORT]; worker n's is "
+        "PORT + n.",
     ),
     Setting(
         "bus",
@@ -140,6 +169,14 @@ SETTINGS: Final = (
     Setting("global-window", "bytes", 268_435_456, "Bytes of all links that may wait for the bus.", 65536),
     Setting("downlink-window", "count", 16, "Messages that a link was sent and has not acked.", 1),
     Setting("md21-window", "count", 1024, "Tracks of one MD21 box by which its resends are known.", 1),
+    Setting(
+        "md21-activity-timeout",
+        "seconds",
+        300.0,
+        "Without a PDU of an MD21 box that does not say how often it pings, s; after half of it the box is pinged.",
+        1,
+    ),
+    Setting("md21-ack-timeout", "seconds", 60.0, "For an MD21 box to ack a message or the base values, s.", 1),
     Setting("mailbox-messages", "count", 1000, "Messages that wait for one box.", 1),
     Setting("mailbox-bytes", "bytes", 1_048_576, "Bytes of the payloads of messages that wait for one box.", 1024),
     Setting("max-message", "bytes", 65_536, "The largest payload of a message for a box, bytes.", 1),
@@ -152,12 +189,13 @@ Every setting there is.
 """
 
 
-def _shown(default: Any) -> str:
+def _shown(setting: Setting) -> str:
+    default = setting.default
     if isinstance(default, list):
         return " ".join(default)
     if isinstance(default, float):
         return f"{default:g}"
-    return str(default) or "the host's name"
+    return str(default) or ("the host's name" if setting.name == "instance" else "none")
 
 
 class GatewayOptions(Options):
@@ -173,9 +211,9 @@ class GatewayOptions(Options):
 
     optParameters: ClassVar = [
         *(
-            [one.name, None, None, f"{one.help} [default: {_shown(one.default)}]"]
+            [one.name, None, None, f"{one.help} [default: {_shown(one)}]"]
             for one in SETTINGS
-            if one.kind != "texts"
+            if one.kind not in ("texts", "flag")
         ),
         ["config", None, None, "Read settings from this TOML file."],
     ]
@@ -192,6 +230,18 @@ class GatewayOptions(Options):
         Listen for MD30 boxes here; repeatable; off: do not. [default: tcp:1883:interface=127.0.0.1]
         """
         self._append("md30", endpoint)
+
+    def opt_md21(self, endpoint: str) -> None:
+        """
+        Listen for MD21 boxes here; repeatable; off: do not. [default: tcp:2100:interface=127.0.0.1]
+        """
+        self._append("md21", endpoint)
+
+    def opt_md21_require_tls(self) -> None:
+        """
+        Refuse MD21 boxes without TLS.
+        """
+        self.opts["md21-require-tls"] = True
 
     def opt_channel_expiry(self, expiry: str) -> None:
         """

@@ -220,6 +220,7 @@ class ListeningService(Component):
     One endpoint that is listened on.
 
     @ivar port: once it listens
+    @ivar description: the endpoint's string
     """
 
     port: IListeningPort | None = None
@@ -230,7 +231,7 @@ class ListeningService(Component):
         @param mustBeLoopback: why it may only listen on loopback; empty: it may anywhere
         """
         self._option = option
-        self._description = description
+        self.description = description
         self._endpoint = endpoint
         self._mustBeLoopback = mustBeLoopback
         self.factory: Callable[[], IProtocolFactory]
@@ -262,12 +263,12 @@ class ListeningService(Component):
             error = failure.value
             cause = error.socketError if isinstance(error, CannotListenError) else error
             text = getattr(cause, "strerror", None) or cause
-            raise ConfigError(self._option, f"{self._description}: {text}") from error
+            raise ConfigError(self._option, f"{self.description}: {text}") from error
 
         return listening.addCallbacks(bound, failed)
 
     def _refuse(self, _: None) -> None:
-        raise ConfigError(self._option, f"{self._description}: {self._mustBeLoopback}")
+        raise ConfigError(self._option, f"{self.description}: {self._mustBeLoopback}")
 
     def end(self) -> Deferred[None]:
         """

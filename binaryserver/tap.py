@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IProtocolFactory
 from twisted.logger import Logger
 from twisted.plugin import getPlugins
 from twisted.python.failure import Failure
@@ -22,8 +23,10 @@ from twisted.python.failure import Failure
 from binaryserver.bus.topics import Topics
 from binaryserver.downlink.consumer import DownlinkConsumer
 from binaryserver.downlink.expiry import ChannelExpiry
+from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
+from binaryserver.endpoints.upgrade import TlsUpgrade
 from binaryserver.errors import BinaryServerError, BusUnavailable, ConfigError, StoreUnavailable
 from binaryserver.gateway import Gateway, Limits
 from binaryserver.interfaces import (
@@ -37,6 +40,8 @@ from binaryserver.interfaces import (
     ISessionStore,
     ISessionStorePlugin,
 )
+from binaryserver.md21.settings import Md21Settings
+from binaryserver.md21.udpservice import UdpService
 from binaryserver.model import MailboxLimits
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF, GatewayOptions
@@ -169,8 +174,61 @@ def _endpoint(reactor: Any, settings: Mapping[str, Any], option: str, descriptio
         raise ConfigError(option, str(error)) from error
 
 
-def _md30(settings: Mapping[str, Any]) -> list[str]:
-    return [one for one in settings["md30"] if one != OFF]
+def _boxListeners(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """
+    Where boxes may connect: names of protocols and endpoint strings.
+    """
+    given = {"md30": settings["md30"], "md21": settings["md21"]}
+    return [(name, one) for name, descriptions in given.items() for one in descriptions if one != OFF]
+
+
+def _md21(reactor: Any, settings: Mapping[str, Any]) -> Md21Settings:
+    certificate, key = settings["md21-cert"], settings["md21-key"]
+    upgrade = None
+    if certificate and key:
+        try:
+            credentials = ReloadingCredentials(CredentialFiles(certificate, key), reactor)
+        except EndpointError as error:
+            raise ConfigError("--md21-cert", str(error)) from error
+        upgrade = TlsUpgrade(credentials, reactor, settings["tls-handshake-timeout"], settings["output-timeout"])
+    elif certificate or key:
+        given, missing = ("--md21-cert", "--md21-key") if certificate else ("--md21-key", "--md21-cert")
+        raise ConfigError(missing, f"is needed with {given}")
+    if settings["md21-require-tls"] and upgrade is None:
+        for name, description in _boxListeners(settings):
+            if name == "md21" and description.partition(":")[0].lower() not in ("tls", "ssl"):
+                raise ConfigError("--md21-require-tls", f"no box could have TLS on {description} without --md21-cert")
+    return Md21Settings(
+        upgrade,
+        settings["md21-require-tls"],
+        activityTimeout=settings["md21-activity-timeout"],
+        ackTimeout=settings["md21-ack-timeout"],
+    )
+
+
+def _udp(reactor: Any, settings: Mapping[str, Any], built: _Built, worker: int = 0) -> UdpService | None:
+    """
+    The UDP side of MD21.
+
+    @param worker: the number of this worker
+    """
+    spec, advertise = settings["md21-udp"], settings["md21-udp-advertise"]
+    if spec == OFF:
+        if advertise:
+            raise ConfigError("--md21-udp-advertise", "is of no use without --md21-udp")
+        return None
+    if not any(name == "md21" for name, _ in _boxListeners(settings)):
+        raise ConfigError("--md21-udp", "is of no use without --md21, where boxes are told of it")
+    return UdpService(reactor, spec, advertise, worker, _NEEDS_LOOPBACK if built.directory.requiresLoopback else "")
+
+
+def _useUdp(gateway: Gateway, udp: UdpService | None, services: OrderedServices) -> None:
+    """
+    Let MD21's links use it. It stops after they have ended: the drain's acks go by it too.
+    """
+    if udp is not None:
+        gateway.md21.udp = udp.side
+        udp.setServiceParent(services)
 
 
 def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
@@ -179,16 +237,11 @@ def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     built.backEnds(services)
     gateway = built.gateway()
     _http(reactor, settings, built, services)
+    _useUdp(gateway, _udp(reactor, settings, built), services)
     built.life(gateway).setServiceParent(services)
     built.consumer(gateway).setServiceParent(services)
-    for description in _md30(settings):
-        listener = ListeningService(
-            "--md30",
-            description,
-            _endpoint(reactor, settings, "--md30", description),
-            _NEEDS_LOOPBACK if built.directory.requiresLoopback else "",
-        )
-        listener.factory = lambda: _boxProtocol("md30").buildFactory(gateway)
+    for name, listener in _listeningServices(reactor, settings, built):
+        listener.factory = _factoryOf(name, gateway)
         listener.setServiceParent(services)
     return services
 
@@ -267,7 +320,28 @@ class _Built:
                 md21Window=settings["md21-window"],
             ),
             getPlugins(IEventCodec),
+            _md21(self._reactor, settings),
         )
+
+
+def _listeningServices(reactor: Any, settings: Mapping[str, Any], built: _Built) -> list[tuple[str, ListeningService]]:
+    """
+    What boxes connect to, each with its protocol's name.
+    """
+    mustBeLoopback = _NEEDS_LOOPBACK if built.directory.requiresLoopback else ""
+    services = []
+    for name, description in _boxListeners(settings):
+        option = f"--{name}"
+        endpoint = _endpoint(reactor, settings, option, description)
+        services.append((name, ListeningService(option, description, endpoint, mustBeLoopback)))
+    return services
+
+
+def _factoryOf(name: str, gateway: Gateway) -> Callable[[], IProtocolFactory]:
+    """
+    What makes the factory of a protocol's links once the gateway runs.
+    """
+    return lambda: _boxProtocol(name).buildFactory(gateway)
 
 
 def _boxProtocol(name: str) -> IBoxProtocol:
@@ -294,21 +368,13 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     BackEndService(built.bus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
     BackEndService(built.store, "--sessions", settings["start-timeout"], reactor).setServiceParent(services)
     _http(reactor, settings, built, services)
-    for description in _md30(settings):
+    for name, description in _boxListeners(settings):
         if description.partition(":")[0].lower() == "unix":
-            raise ConfigError("--md30", f"{description}: unix: cannot be shared by --workers")
-    listeners = [
-        (
-            description,
-            ListeningService(
-                "--md30",
-                description,
-                _endpoint(reactor, settings, "--md30", description),
-                _NEEDS_LOOPBACK if built.directory.requiresLoopback else "",
-            ),
-        )
-        for description in _md30(settings)
-    ]
+            raise ConfigError(f"--{name}", f"{description}: unix: cannot be shared by --workers")
+    # Each worker makes its own; what is wrong with it is told before one starts.
+    _md21(reactor, settings)
+    _udp(reactor, settings, built, settings["workers"] - 1)
+    listeners = _listeningServices(reactor, settings, built)
     Supervisor(reactor, dict(settings), listeners).setServiceParent(services)
     return services
 
@@ -365,13 +431,15 @@ class _Worker:
         self._services = services = OrderedServices()
         built.backEnds(services)
         gateway = built.gateway()
+        _useUdp(gateway, _udp(self._reactor, settings, built, message["worker"]), services)
         self._life = built.life(gateway)
         self._life.setServiceParent(services)
         built.consumer(gateway).setServiceParent(services)
         for one in message["listening"]:
-            endpoint = _endpoint(self._reactor, settings, "--md30", one["endpoint"])
+            name = one["protocol"]
+            endpoint = _endpoint(self._reactor, settings, f"--{name}", one["endpoint"])
             listener = AdoptedListeningService(self._reactor, one["descriptor"], one["family"], endpoint)
-            listener.factory = lambda: _boxProtocol("md30").buildFactory(gateway)
+            listener.factory = _factoryOf(name, gateway)
             listener.setServiceParent(services)
         services.startService()
         services.started.addCallbacks(lambda _: self.channel.send("started"), self._failed)

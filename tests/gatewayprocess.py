@@ -30,19 +30,23 @@ class GatewayProcess:
     C{twistd -n binaryserver} in a folder of its own, on free loopback ports.
 
     @ivar port: of MD30
+    @ivar md21Port: of MD21
     @ivar httpPort: of the HTTP side
     @ivar folder: where its files are
     """
 
-    def __init__(self, *options: str, bus: str = "", md30: str = "") -> None:
+    def __init__(self, *options: str, bus: str = "", md30: str = "", md21: str = "") -> None:
         """
         @param bus: C{--bus}; a SQLite file in the folder by default
         @param md30: C{--md30}, with C{{port}} for the port
+        @param md21: C{--md21}, likewise
         """
         self.folder = Path(tempfile.mkdtemp(prefix="gateway-"))
         self.port = freePort()
+        self.md21Port = freePort()
         self.httpPort = freePort()
         self._md30 = (md30 or "tcp:{port}:interface=127.0.0.1").replace("{port}", str(self.port))
+        self._md21 = (md21 or "tcp:{port}:interface=127.0.0.1").replace("{port}", str(self.md21Port))
         self._bus = bus or f"sqlite:{self.folder}/bus.sqlite"
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -68,6 +72,7 @@ class GatewayProcess:
             f"--pidfile={self.folder}/pid",
             "binaryserver",
             f"--md30={self._md30}",
+            f"--md21={self._md21}",
             f"--http=tcp:{self.httpPort}:interface=127.0.0.1",
             f"--bus={self._bus}",
             f"--sessions=sqlite:{self.folder}/sessions.sqlite",

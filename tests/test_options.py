@@ -140,17 +140,20 @@ class PrecedenceTests(OptionsCase):
         """
         A value has the type of its kind, wherever it came from.
         """
-        kinds = {"text": str, "texts": list, "seconds": float, "count": int, "bytes": int}
-        environment = {setting.variable: "70000" for setting in SETTINGS}
+        kinds = {"text": str, "texts": list, "flag": bool, "seconds": float, "count": int, "bytes": int}
+        values = [(setting, "yes" if setting.kind == "flag" else "70000") for setting in SETTINGS]
+        environment = {setting.variable: value for setting, value in values}
         path = self.write(
             "".join(
                 f"{setting.name} = {'[' * (setting.kind == 'texts')}"
-                f"{'70000' if setting in NUMBERS else repr('70000')}{']' * (setting.kind == 'texts')}\n"
-                for setting in SETTINGS
+                f"{value if setting in NUMBERS else repr(value)}{']' * (setting.kind == 'texts')}\n"
+                for setting, value in values
             )
         )
         for options in (
-            self.parse(*(f"{setting.option}=70000" for setting in SETTINGS)),
+            self.parse(
+                *(setting.option if setting.kind == "flag" else f"{setting.option}=70000" for setting in SETTINGS)
+            ),
             self.parse(environment=environment),
             self.parse("--config", path),
             self.parse(),
@@ -291,9 +294,21 @@ class SchemaTests(OptionsCase):
         """
         text = " ".join(GatewayOptions({}).getUsage(width=100).split())
         for setting in SETTINGS:
-            self.assertIn(f"{setting.option}=", text)
+            self.assertIn(setting.option + ("" if setting.kind == "flag" else "="), text)
         self.assertIn("--config=", text)
         self.assertIn("262144", text)
+
+    def test_flag(self) -> None:
+        """
+        A flag stands alone on the command line, and says yes or no elsewhere.
+        """
+        name = "md21-require-tls"
+        self.assertIs(self.parse()[name], False)
+        self.assertIs(self.parse(f"--{name}")[name], True)
+        for text, value in {"yes": True, "No": False, "1": True, "false": False}.items():
+            self.assertIs(self.parse(environment={"BINARYSERVER_MD21_REQUIRE_TLS": text})[name], value)
+        self.assertIs(self.parse("--config", self.write(f"{name} = true\n"))[name], True)
+        self.assertIn("neither yes nor no", self.refused(environment={"BINARYSERVER_MD21_REQUIRE_TLS": "maybe"}))
 
     def test_names(self) -> None:
         """

@@ -7,15 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from binaryserver.endpoints.identity import PeerIdentity
-from binaryserver.errors import ProtocolViolation, StoreError
-from binaryserver.md30.sessionwriter import SessionWriter
+from binaryserver.errors import ProtocolViolation
 from binaryserver.md30.topics import DOWNLINK, INDEX, MESSAGES, WILL, TopicSpace, deliveryQos, deliveryTopic
-from binaryserver.model import BoxKey, Claim, DownlinkMessage, MqttSession
+from binaryserver.model import Claim, DownlinkMessage, MqttSession
 from binaryserver.mqtt.connection import Connection
 from binaryserver.mqtt.events import (
     Broken,
@@ -32,9 +29,9 @@ from binaryserver.mqtt.events import (
 from binaryserver.mqtt.packets import ConnectCode
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.proto.md30_pb2 import IndexNotice
-from binaryserver.session.line import Pause
 from binaryserver.session.link import BoxLink
 from binaryserver.session.reasons import Ending, Reason
+from binaryserver.session.transportlink import TransportLink
 from binaryserver.session.uplink import Batch
 from binaryserver.transcode.downlink import boxMessage
 from binaryserver.transcode.events import isName
@@ -43,55 +40,30 @@ if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
 
 
-_SHARE = 64
-"""Packets other than PUBLISHes of one link in one turn of the reactor: more than ordinary clients send at once."""
-
-
-class Md30Client(BoxLink):
+class Md30Client(TransportLink):
     """
-    Subclassed by the protocol, which owns the transport.
+    Subclassed by the protocol, which makes the connection.
     """
 
     log = Logger()
+    protocolName = "md30"
+    protocolNumber = cloudnext_pb2.PROTOCOL_MD30
+    dataEvents = frozenset({Publish})
+    brokenEvent = Broken
     _connection: Connection
 
     def __init__(self, gateway: Gateway, topics: TopicSpace) -> None:
-        BoxLink.__init__(self, gateway)
+        TransportLink.__init__(self, gateway)
         self._topics = topics
-        self._held: list[Event] = []
         self._subscriptions: dict[str, int] = {}
         self._isPersistent = False
-        self._isOpen = False
-        self._boxReason: str | None = None
+        self._arriving: Connect | None = None
         self._will: Will | None = None
-        self._ending: Ending | None = None
         self._noticeDue: str | None = None
         self._writingIds: set[int] = set()
         self._writtenIds: set[int] = set()
         self._isAsking = False
-        self.isHandling = False
         self._downlink = DOWNLINK[0]
-        self._writer: SessionWriter | None = None
-
-    # What the protocol provides.
-
-    def identity(self) -> PeerIdentity | None:
-        """
-        Whom a client certificate proved the peer to be.
-        """
-        raise NotImplementedError
-
-    def flushOutput(self) -> None:
-        """
-        Write what the connection has queued.
-        """
-        raise NotImplementedError
-
-    def broken(self, event: Broken) -> None:
-        """
-        The peer broke a rule: close.
-        """
-        raise NotImplementedError
 
     # BoxLink's side.
 
@@ -124,7 +96,7 @@ class Md30Client(BoxLink):
             self._writingIds.add(packetId)
             # A store that answers at once must not make this link's line begin again within its own loop.
             self._isAsking = True
-            self._save().addCallback(self._idWritten, packetId)
+            self.save().addCallback(self._idWritten, packetId)
             self._isAsking = False
         return not self._isPersistent or packetId in self._writtenIds
 
@@ -167,46 +139,17 @@ class Md30Client(BoxLink):
 
     # Events.
 
-    def handle(self, events: list[Event]) -> None:
+    def handled(self) -> None:
         """
-        What one read brought, in its order; and what was held meanwhile, if the link may go on.
+        See L{TransportLink.handled}.
         """
-        self.isHandling = True
-        share = _SHARE
-        try:
-            while True:
-                position = 0
-                while position < len(events):
-                    event = events[position]
-                    if type(event) is Publish:
-                        position += self._published(event, events, position)
-                    else:
-                        self._dispatch(event)
-                        position += 1
-                        share -= 1
-                        if not share and not self.pauses:
-                            self._waitForTurn()
-                    if self.pauses:
-                        # What is not handled yet keeps its turn, ahead of all that is read later.
-                        self._held[:0] = events[position:]
-                        break
-                self.settleIfDue()
-                if self._noticeDue is not None and self._isOpen and self.box.mayTake:
-                    self._notify(self._noticeDue)
-                if self.pauses or not self._held:
-                    return
-                events, self._held = self._held, []
-        finally:
-            self.isHandling = False
+        if self._noticeDue is not None and self._isOpen and self.box.mayTake:
+            self._notify(self._noticeDue)
 
-    def _waitForTurn(self) -> None:
+    def takeData(self, event: Publish, events: Sequence[Event], position: int) -> int:
         """
-        Let the other links have the reactor. Data has its windows; this is for what has none.
+        See L{TransportLink.takeData}.
         """
-        self.pause(Pause.turn)
-        self.gateway.clock.callLater(0, self.resume, Pause.turn)
-
-    def _published(self, event: Publish, events: list[Event], position: int) -> int:
         topic, payload, qos, packetId, _, _ = event
         short = topic if topic in self._topics.codecs else self._topics.shortName(topic, self.box.key.asset)
         codec = self._topics.codecs.get(short or "")
@@ -225,7 +168,10 @@ class Md30Client(BoxLink):
             self.broken(Broken(ProtocolViolation("a PUBLISH outside the box's own uplink topics")))
         return 1
 
-    def _dispatch(self, event: Event) -> None:
+    def dispatch(self, event: Event) -> None:
+        """
+        See L{TransportLink.dispatch}.
+        """
         if isinstance(event, Connect):
             self._connect(event)
         elif isinstance(event, Subscribe):
@@ -258,51 +204,40 @@ class Md30Client(BoxLink):
         if not self.gateway.uplink.hasRoom:
             self._refuse(ConnectCode.SERVER_UNAVAILABLE, "the bus is too far behind")
             return
-        self.pause(Pause.claiming)
-        admitted = self.gateway.directory.admit(account, event.clientId, event.password, identity is not None)
-        admitted.addCallback(self._admitted, event).addErrback(self._connectFailed)
+        self._arriving = event
+        self.arrive(account, event.clientId, event.password, identity is not None, event.cleanSession)
 
-    def _admitted(self, account: str | None, event: Connect) -> Deferred[None] | None:
-        if self._ending is not None:
-            return None
-        if account is None:
-            self._refuse(ConnectCode.NOT_AUTHORIZED, "not admitted by the directory")
-            return None
-        key = BoxKey(account, event.clientId)
-        claim = self.gateway.registry.claim(
-            self, key, self.protocolName, self.peer, event.cleanSession, self._connectFailed
-        )
-        return claim.addCallback(self._claimed, event)
-
-    def _claimed(self, claim: Claim, event: Connect) -> None:
-        if self._ending is not None:
-            # The peer left while the store was asked. If the link displaced another all the same, the box has to be
-            # told gone under this epoch; if it was superseded itself, another tells.
-            if self.box.link is self:
-                self.open(cloudnext_pb2.PROTOCOL_MD30, claim.previous)
-                self.closed(self._ending, None)
-            return
-        session = claim.mqtt
+    def accept(self, claim: Claim) -> list[Event]:
+        """
+        See L{TransportLink.accept}.
+        """
+        event, session = self._arriving, claim.mqtt
+        assert event is not None
+        self._arriving = None
         held = self._connection.accept(
             session is not None, event.keepAlive, session.received if session else (), self.gateway.clock.seconds()
         )
-        self._isOpen = True
         self._isPersistent = not event.cleanSession
         self._keepWill(event.will)
-        self.gateway.counters.connects += 1
-        self.open(cloudnext_pb2.PROTOCOL_MD30, claim.previous)
+        return held
+
+    def arrived(self, claim: Claim) -> None:
+        """
+        See L{TransportLink.arrived}.
+        """
+        session = claim.mqtt
         if session is not None:
             self._subscriptions = dict(session.subscriptions)
         if self._listens() or (self._isPersistent and session is None):
-            self._save().addCallback(self._goOnListening)
-        self._held[:0] = held
-        self.flushOutput()
-        self.resume(Pause.claiming)
+            self.save().addCallback(self.goOnListening)
 
-    def _connectFailed(self, failure: Failure) -> None:
-        if not failure.check(StoreError):
-            self.log.failure("a CONNECT failed in an unforeseen way", failure)
-        if self._ending is None:
+    def refuseArrival(self, failure: Failure | None) -> None:
+        """
+        See L{TransportLink.refuseArrival}.
+        """
+        if failure is None:
+            self._refuse(ConnectCode.NOT_AUTHORIZED, "not admitted by the directory")
+        else:
             self._refuse(ConnectCode.SERVER_UNAVAILABLE, f"session store: {failure.getErrorMessage()}")
 
     def _refuse(self, code: ConnectCode, why: str) -> None:
@@ -328,7 +263,7 @@ class Md30Client(BoxLink):
             notice = deliveryTopic(INDEX, asset, granted)
             if notice is not None:
                 self._notify(notice)
-            self._goOnListening(None)
+            self.goOnListening(None)
             self.flushOutput()
 
         self._afterSaving(saved)
@@ -346,7 +281,7 @@ class Md30Client(BoxLink):
     def _released(self) -> None:
         # Not waited for: an id that is kept for too long is told from a new use of it by the DUP flag.
         if self._isPersistent:
-            self._save()
+            self.save()
 
     def _listens(self) -> bool:
         """
@@ -362,23 +297,11 @@ class Md30Client(BoxLink):
             self.deliveryQos = deliveryQos(topic, filters)
         return self.isListening is not wasListening
 
-    def _goOnListening(self, _: object) -> None:
-        if self.isListening and self._ending is None:
-            self.gateway.delivery.listen(self)
-
     def _afterSaving(self, then: Callable[[object], None]) -> None:
         if self._listens() or self._isPersistent:
-            self._save().addCallback(then)
+            self.save().addCallback(then)
         else:
             then(None)
-
-    def _save(self) -> Deferred[None]:
-        """
-        Write what is to be kept of the session. Fires once it is written; never, if the link ends first.
-        """
-        if self._writer is None:
-            self._writer = SessionWriter(self)
-        return self._writer.write()
 
     def _notify(self, topic: str) -> None:
         """
@@ -412,12 +335,14 @@ class Md30Client(BoxLink):
         else:
             self.gateway.counters.foreignWills += 1
 
-    def publishWill(self, will: Will) -> None:
+    def parting(self, ending: Ending) -> None:
         """
-        The link is lost: do as if the box had sent its will.
+        See L{TransportLink.parting}: a link that is lost does as if the box had sent its will.
         """
+        if self._will is None or ending.isClean:
+            return
         try:
-            self._publishWill(will)
+            self._publishWill(self._will)
         except Exception:
             # The link is ending: it must end whole whatever its will was.
             self.log.failure("a will failed in an unforeseen way")

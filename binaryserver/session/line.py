@@ -36,6 +36,7 @@ class Pause:
     @cvar closing: it ends
     @cvar saving: its MQTT session is being written, and has changed since
     @cvar turn: it has had its share of this turn of the reactor
+    @cvar asking: the session store is asked for what its box speaks of
     """
 
     none: Final = 0
@@ -49,6 +50,7 @@ class Pause:
     closing: Final = 128
     saving: Final = 256
     turn: Final = 512
+    asking: Final = 1024
 
 
 class AckLine:

@@ -86,11 +86,12 @@ class BoxLink(BlockIntake):
             self.isListening,
         )
 
-    def open(self, protocol: cloudnext_pb2.Protocol, previous: Owner | None) -> None:
+    def open(self, protocol: cloudnext_pb2.Protocol, previous: Owner | None, reason: str = "") -> None:
         """
         The claim was answered: the box is here.
 
         @param previous: who held it before
+        @param reason: why it comes, in its own words; empty: it does not say
         """
         gateway = self.gateway
         self._since = gateway.nowMs()
@@ -98,7 +99,8 @@ class BoxLink(BlockIntake):
         self._encoder = TrackEncoder(self.envelope, gateway.labels(self.box.key.account), gateway.bus.maxRecord)
         graceMs = int(gateway.limits.reconnectGrace * 1000)
         isBack = previous is not None and (previous.connected or self._since - previous.seenAt <= graceMs)
-        self._announce(cloudnext_pb2.PRESENCE_TYPE_RECONNECT if isBack else cloudnext_pb2.PRESENCE_TYPE_CONNECT)
+        kind = cloudnext_pb2.PRESENCE_TYPE_RECONNECT if isBack else cloudnext_pb2.PRESENCE_TYPE_CONNECT
+        self._announce(kind, reason, bool(reason))
 
     def closed(self, ending: Ending, boxReason: str | None) -> None:
         """

@@ -10,17 +10,22 @@ from typing import NamedTuple
 
 class Reason(Enum):
     """
-    The gateway's own reasons. A box's own come as its last will.
+    The gateway's own reasons. A box's own come as its last will (MD30), or when it comes and goes (MD21).
     """
 
     socketClosed = "SOCKET_CLOSED"
     networkError = "NETWORK_ERROR"
     clientDisconnect = "CLIENT_DISCONNECT"
     networkActivityTimeout = "NETWORK_ACTIVITY_TIMEOUT"
+    messageAckTimeout = "MESSAGE_ACK_TIMEOUT"
+    baseValueAckTimeout = "BASEVALUE_ACK_TIMEOUT"
+    unknownChannel = "UNKNOWN_CHANNEL"
+    unknownDynamicChannel = "UNKNOWN_DYNAMIC_CHANNEL"
     serverShutdown = "SERVER_SHUTDOWN"
     takeover = "TAKEOVER"
     authFailedAsset = "AUTH_FAILED_ASSET"
     authFailedAccount = "AUTH_FAILED_ACCOUNT"
+    authFailedTransport = "AUTH_FAILED_TRANSPORT"
 
 
 class Ending(NamedTuple):

@@ -46,7 +46,7 @@ def run(reactor: Any, arguments: Sequence[str], out: TextIO, err: TextIO) -> Def
     """
     try:
         options = parser().parse_args(arguments)
-        _allowFiles(options.boxes)
+        _allowFiles(options.boxes, 2 if options.udp else 1)
         fleet = fleetFrom(reactor, options, lambda asset, heard: None if options.quiet else messageHeard(asset, heard))
     except ConfigError as error:
         text = str(error)
@@ -125,13 +125,13 @@ def messageToText(asset: str, heard: Heard) -> str:
     return printable(f"{asset} message {message.id} {message.channel}: {payload}")
 
 
-def _allowFiles(boxes: int) -> None:
+def _allowFiles(boxes: int, sockets: int) -> None:
     """
-    See that the process may have a socket for each box.
+    See that the process may have the sockets of each box.
 
     @raise ConfigError: it may not
     """
-    needed = boxes + _FILES_BESIDES
+    needed = boxes * sockets + _FILES_BESIDES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < needed:
         if hard != resource.RLIM_INFINITY and hard < needed:

@@ -1,55 +1,35 @@
 """
-A simulated box: what it does with its link. No bytes are taken apart here and no transport is touched.
+A simulated box: what it does with its link, whatever it speaks. No bytes are taken apart here and no transport is
+touched; what MD30 and MD21 ask of a box is in L{binaryserver.tools.box_md30} and L{binaryserver.tools.box_md21}.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
 from math import inf
 from random import Random
 from typing import Final
 
-from google.protobuf.message import DecodeError
-
-from binaryserver.errors import MalformedPacket, PeerError, ProtocolViolation
-from binaryserver.mqtt.events import Broken, Puback, Publish
-from binaryserver.mqtt.packets import (
-    DISCONNECT,
-    PINGREQ,
-    Connack,
-    ConnectCode,
-    Packet,
-    Pingresp,
-    Pubcomp,
-    Pubrec,
-    Suback,
-    encodeConnect,
-    encodePuback,
-    encodePublish,
-    encodeSubscribe,
-)
-from binaryserver.proto.md30_pb2 import IndexNotice
-from binaryserver.tools.box_inbox import AckChoice, Inbox
-from binaryserver.tools.box_outbox import Outbox
-from binaryserver.tools.box_plan import NEXT, BoxPlan, BoxState, Link, Owner, Resend, WrongState
+from binaryserver.errors import PeerError
+from binaryserver.tools.box_inbox import AckChoice, Heard, Inbox
+from binaryserver.tools.box_plan import NEXT, BoxPlan, BoxState, DatagramLink, Link, Outgoing, Owner, WrongState
 from binaryserver.tools.box_store import TrackStore
-from binaryserver.tools.box_subscriptions import DOWNLINK_TOPIC, INDEX_TOPIC, Subscriptions
 from binaryserver.tools.box_sums import Sums
 from binaryserver.tools.box_timing import Backoff, KeepAlive
 
 ANSWER_TIMEOUT: Final = 30.0
-"""s that a box waits for a CONNACK, a SUBACK or an index, and for the end of a link that it leaves."""
-POLL_INTERVAL: Final = 0.5
-"""s between a box's questions for its index, at QoS 0."""
+"""s that a box waits for each answer while a link is opened, and for the end of a link that it leaves."""
 
 
-class Box:
+class Box(ABC):
     """
     One box. Times (C{now}) are seconds of the fleet's clock.
 
     @ivar state: what it waits for
     @ivar due: s of the clock: C{tick} has nothing to do before
     """
+
+    _outbox: Outgoing
 
     def __init__(
         self,
@@ -75,20 +55,16 @@ class Box:
         self._sums = sums
         self._owner = owner
         self._wallOffset = wallOffset
-        self._outbox = Outbox(asset, plan, store, tracks, random, sums, self._complain)
         self._inbox = Inbox(plan.ack or AckChoice.NONE, random, sums.messages)
         self._link: Link | None = None
-        self._subscriptions = Subscriptions(plan.indexFromGateway, plan.ack is not None)
         self._connectAt = 0.0
         self._stayUntil = 0.0
         self._since = 0.0
         self._cutAt = inf
         self._gaveUp = ""
         self._backoff = Backoff(plan.reconnectDelay, random)
-        self._connected = False
         self._keepAlive = KeepAlive(plan.keepAlive)
-        self._overdueAt = self._pollAt = inf
-        self._noticed = False
+        self._overdueAt = inf
         sums.boxes += 1
         sums.tracks += tracks + store.waiting
 
@@ -112,16 +88,12 @@ class Box:
         """
         There is a link.
         """
-        plan = self._plan
-        self._go(BoxState.awaitingConnack, now)
+        every = self._plan.cutEvery
         self._link = link
         self._keepAlive.linkUp()
-        self._noticed = False
         self._gaveUp = ""
-        self._cutAt = now + self._random.expovariate(1 / plan.cutEvery) if plan.cutEvery else inf
-        # At QoS 2 a session from before this run may hold packet ids as received, and would swallow new tracks.
-        clean = plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected)
-        self._write(encodeConnect(self.asset, clean, plan.keepAlive, plan.account, plan.password), now)
+        self._cutAt = now + self._random.expovariate(1 / every) if every else inf
+        self._greet(now)
 
     def linkFailed(self, reason: str, now: float) -> None:
         """
@@ -137,6 +109,7 @@ class Box:
         The link is gone.
         """
         self._link = None
+        self._linkEnded()
         state = self.state
         if state is BoxState.leaving:
             self._end(BoxState.done, now)
@@ -144,17 +117,13 @@ class Box:
             if self._cutAt > -inf:
                 self._sums.lostLinks += 1
                 self._complain(f"lost the link while waiting for {state.value}: {self._gaveUp or reason}")
-            self._outbox.linkLost()
-            if self._plan.resend is Resend.NEW:
-                self._outbox.forgetSession()
-            elif self._plan.qos == 0:
-                self._outbox.forgetUnconfirmed()
+            self._linkLost()
             self._owner.keepBox(self)
             self._wait(now, failed=state is not BoxState.open and self._cutAt > -inf)
 
     def peerBroke(self, error: PeerError, now: float) -> None:
         """
-        The gateway broke MQTT.
+        The gateway broke the protocol.
         """
         self._sums.peerErrors += 1
         self._giveUp(f"the gateway broke the protocol: {error}")
@@ -249,7 +218,7 @@ class Box:
         plan = self._plan
         keepAlive = self._keepAlive
         if keepAlive.isOverdue(now):
-            self._giveUp(f"no PINGRESP within {keepAlive.timeout:g} s")
+            self._giveUp(f"its ping had no answer within {keepAlive.timeout:g} s")
             return
         if plan.ackTimeout is not None and now >= self._overdueAt:
             self._overdueAt = self._outbox.oldestSent(now) + plan.ackTimeout
@@ -257,29 +226,40 @@ class Box:
                 self._sums.ackTimeouts += 1
                 self._cutAsPlanned()
                 return
-        if plan.resendAfter is not None and now >= self._overdueAt:
-            data, self._overdueAt = self._outbox.resendOverdue(now, plan.resendAfter)
-            self._write(data, now)
-        if plan.qos == 0 and now >= self._pollAt:
-            self._pollAt = now + POLL_INTERVAL
-            if self._outbox.unconfirmed:
-                self._write(encodePublish(INDEX_TOPIC, b""), now)
+        if now >= self._overdueAt:
+            self._overdueAt = self._resendOverdue(now)
+        more = self._tickProtocol(now)
         self.fill(now)
         if keepAlive.isDue(now):
             self._ping(now)
         if self.state is BoxState.open:
             self.due = min(
+                self.due,
                 self._cutAt,
                 self._overdueAt,
-                self._pollAt if plan.qos == 0 else inf,
+                more,
                 self._outbox.recordedAt(),
                 self._stayUntil if self._stayUntil > now else inf,
                 keepAlive.next,
             )
 
     def _ping(self, now: float) -> None:
-        self._write(PINGREQ, now)
+        self._write(self._pingBytes(), now)
         self._keepAlive.asked(now)
+
+    def _begin(self, now: float) -> bool:
+        """
+        The link is open, and the box knows where it stands: record, if this is the first time.
+
+        @return: the link is still there: it is not where the box's store cannot be kept
+        """
+        self._go(BoxState.open, now)
+        self._backoff.succeeded()
+        self._overdueAt = now + (self._plan.ackTimeout or inf)
+        if not self._outbox.recorded:
+            self._outbox.record(now, self._wallOffset)
+            self._owner.keepBox(self)
+        return self._link is not None
 
     def fill(self, now: float) -> None:
         """
@@ -290,117 +270,20 @@ class Box:
             return
         more = True
         while more and not link.paused:
-            data, more = self._outbox.take(now)
-            self._write(data, now)
-        if self._outbox.empty and now >= self._stayUntil:
+            more = self._sendSome(now)
+        if self._outbox.empty and now >= self._stayUntil and self._mayLeave():
             self._go(BoxState.leaving, now)
-            self._write(DISCONNECT, now)
+            self._write(self._farewell(), now)
             link.leave()
 
-    # Packets.
-
-    def packetsReceived(self, packets: Sequence[Packet | Broken], now: float) -> None:
+    def _hear(self, heard: Heard) -> bool:
         """
-        The gateway sent packets; L{Broken} stands for what is none.
+        A message has come.
 
-        @raise PeerError: it broke MQTT
+        @return: the link goes on; not, if it is cut on it
         """
-        for packet in packets:
-            if self._link is None:
-                return
-            if isinstance(packet, Puback):
-                self._outbox.puback(packet.packetId, now)
-            elif isinstance(packet, Broken):
-                raise packet.error
-            elif self.state is BoxState.awaitingConnack:
-                self._connack(packet, now)
-            elif isinstance(packet, Publish):
-                self._publish(packet, now)
-            elif isinstance(packet, Pubrec):
-                self._write(self._outbox.pubrec(packet.packetId, now), now)
-            elif isinstance(packet, Pubcomp):
-                self._outbox.pubcomp(packet.packetId)
-            elif isinstance(packet, Pingresp):
-                self._keepAlive.answered()
-                if self.state is BoxState.awaitingIndex:
-                    self._begin(now)
-            elif isinstance(packet, Suback) and self.state is BoxState.awaitingSuback:
-                self._suback(packet, now)
-            else:
-                raise ProtocolViolation(f"a {type(packet).__name__} that a box in state {self.state.name} cannot take")
-        self.fill(now)
-
-    def _connack(self, packet: Packet, now: float) -> None:
-        if not isinstance(packet, Connack):
-            raise ProtocolViolation("the first packet is not a CONNACK", "MQTT-3.2.0-1")
-        plan = self._plan
-        if packet.code == ConnectCode.SERVER_UNAVAILABLE:
-            self._giveUp("the gateway is not available")
-            return
-        if packet.code:
-            self._refuse(f"refused: {ConnectCode(packet.code).name}", now)
-            return
-        self._sums.connects += 1
-        if not packet.sessionPresent:
-            self._outbox.forgetSession()
-        elif plan.resend is Resend.NEW or (plan.qos == 2 and not self._connected):
-            raise ProtocolViolation("a session is present after a CONNECT with CleanSession", "MQTT-3.2.2-1")
-        self._connected = True
-        filters = self._subscriptions.wanted(packet.sessionPresent)
-        if filters:
-            self._go(BoxState.awaitingSuback, now)
-            self._write(encodeSubscribe(self._outbox.nextId(), filters), now)
-        else:
-            self._begin(now)
-
-    def _suback(self, packet: Suback, now: float) -> None:
-        refused = self._subscriptions.answered(packet.codes)
-        if refused:
-            self._refuse(f"refused: no subscription to {refused!r}", now)
-            return
-        if not self._subscriptions.wantsIndex:
-            self._begin(now)
-            return
-        self._go(BoxState.awaitingIndex, now)
-        if self._noticed:
-            self._begin(now)
-        else:
-            # The notices come with the SUBACK, if there are any: so none is to come once this is answered.
-            self._ping(now)
-
-    def _publish(self, packet: Publish, now: float) -> None:
-        if packet.qos == 2:
-            raise ProtocolViolation("a PUBLISH of a QoS that was not granted", "MQTT-3.8.4-6")
-        if self.state is BoxState.leaving:
-            return  # nothing goes out behind a DISCONNECT [MQTT-3.14.4-2]
-        if packet.topic in (DOWNLINK_TOPIC, f"boxes/{self.asset}/downlink") and not self._message(packet, now):
-            return
-        if packet.qos:
-            self._write(encodePuback(packet.packetId), now)
-        if packet.topic not in (INDEX_TOPIC, f"boxes/{self.asset}/index"):
-            return
-        try:
-            notice = IndexNotice.FromString(packet.payload)
-        except DecodeError as error:
-            raise MalformedPacket("an index notice that is not an md30.v1.IndexNotice") from error
-        if notice.stream != self.store.stream:
-            return
-        self._noticed = True
-        self._outbox.notice(notice.last_index)
-        if self.state is BoxState.awaitingIndex:
-            self._begin(now)
-        elif self.state is BoxState.open:
-            self._outbox.applyMark(now)
-
-    def _message(self, packet: Publish, now: float) -> bool:
-        """
-        @return: it is to be acked: the link is not cut on it
-        """
-        heard = self._inbox.receive(packet.payload, packet.dup, round((now + self._wallOffset) * 1000))
         if heard.isNew:
             self._owner.messageHeard(self, heard)
-        if heard.answer is not None:
-            self._outbox.answer(heard.answer)
         # Not on a repeat: a box that was sent much would never get on.
         if not heard.isNew or not self._plan.cutOnMessage or self._random.random() >= self._plan.cutOnMessage:
             return True
@@ -408,19 +291,91 @@ class Box:
         self._cutAsPlanned()
         return False
 
-    def _begin(self, now: float) -> None:
+    # What the protocol does.
+
+    @abstractmethod
+    def dataReceived(self, data: bytes, now: float) -> None:
         """
-        The index is known as far as it is going to be: send what it leaves.
+        The gateway sent bytes.
+
+        @raise PeerError: it broke the protocol
         """
-        self._go(BoxState.open, now)
-        if not self._outbox.recorded:
-            self._outbox.record(now, self._wallOffset)
-            self._owner.keepBox(self)
-            if self._link is None:
-                return  # they could not be kept
-        self._write(self._outbox.resume(now), now)
-        after = self._plan.ackTimeout or self._plan.resendAfter
-        self._overdueAt = inf if after is None else now + after
-        self._pollAt = now + POLL_INTERVAL
-        self._backoff.succeeded()
-        self.fill(now)
+
+    @abstractmethod
+    def _greet(self, now: float) -> None:
+        """
+        There is a link: say the first words.
+        """
+
+    @abstractmethod
+    def _linkLost(self) -> None:
+        """
+        The link is gone before all was done: no ack of it comes any more.
+        """
+
+    def _linkEnded(self) -> None:  # noqa: B027  # most have nothing to do
+        """
+        Close what was open beside the link, however that has ended.
+        """
+
+    @abstractmethod
+    def _sendSome(self, now: float) -> bool:
+        """
+        Send a part of what may be sent.
+
+        @return: whether there may be more of it
+        """
+
+    @abstractmethod
+    def _resendOverdue(self, now: float) -> float:
+        """
+        Send again what has had no ack for long.
+
+        @return: s of the clock, when to look again
+        """
+
+    @abstractmethod
+    def _tickProtocol(self, now: float) -> float:
+        """
+        Do what else is due by the clock.
+
+        @return: s of the clock, when there is more
+        """
+
+    @abstractmethod
+    def _pingBytes(self) -> bytes:
+        """
+        What asks whether the link is alive.
+        """
+
+    @abstractmethod
+    def _farewell(self) -> bytes:
+        """
+        The last words.
+        """
+
+    def _mayLeave(self) -> bool:
+        """
+        Nothing that needs no ack is still on its way.
+        """
+        return True
+
+    def datagramsUp(self, link: DatagramLink, now: float) -> None:
+        """
+        There is a way for the datagrams that the box asked its owner for.
+        """
+        raise WrongState("a box that sends no datagrams has a way for them")
+
+    def datagramsFailed(self, reason: str, now: float) -> None:
+        """
+        There will be none.
+        """
+        raise WrongState("a box that sends no datagrams has no way for them")
+
+    def datagramReceived(self, data: bytes, now: float) -> None:
+        """
+        One has come.
+
+        @raise PeerError: the gateway broke the protocol
+        """
+        raise WrongState("a box that sends no datagrams gets one")

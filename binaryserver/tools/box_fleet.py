@@ -10,16 +10,19 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.abstract import isIPAddress, isIPv6Address
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
 from binaryserver.tools.box_client import Box
+from binaryserver.tools.box_endpoint import AccessFor
 from binaryserver.tools.box_inbox import Heard
-from binaryserver.tools.box_link import BoxLinkFactory
+from binaryserver.tools.box_link import BoxDatagrams, BoxLinkFactory
+from binaryserver.tools.box_md21 import Md21Box
+from binaryserver.tools.box_md30 import Md30Box
 from binaryserver.tools.box_plan import BoxPlan
 from binaryserver.tools.box_store import STREAM_MAX, StateDirectory, TrackStore
 from binaryserver.tools.box_sums import Sums
@@ -30,6 +33,8 @@ TICK: Final = 0.05
 """s between two looks at which boxes have something to do by the clock: one timer for all of them."""
 COMPLAINT_INTERVAL: Final = 5.0
 """s: what goes wrong is logged at most so often, however many boxes it strikes."""
+_DATAGRAM: Final = 65_535
+"""bytes: the largest datagram that is taken."""
 _DRIVEN: Final = 10_000_000
 """s that a vehicle has driven before, at most."""
 
@@ -46,8 +51,8 @@ class Fleet:
 
     def __init__(
         self,
-        clock: IReactorTime,
-        endpointFor: Callable[[str], IStreamClientEndpoint],
+        clock: Any,
+        accessFor: AccessFor,
         plan: BoxPlan,
         assets: Sequence[str],
         tracks: int,
@@ -60,7 +65,8 @@ class Fleet:
         wallTime: Callable[[], float] = time.time,
     ) -> None:
         """
-        @param endpointFor: gives the endpoint that the box of an asset connects by
+        @param clock: an L{IReactorTime}; with UDP an L{IReactorUDP} and, for host names, an L{IReactorCore} as well
+        @param accessFor: tells how the box of an asset connects
         @param tracks: how many each box records
         @param stream: of all the boxes; L{None}: drawn by each
         @param ramp: s over which the first connects are spread
@@ -73,7 +79,7 @@ class Fleet:
         self.sums = Sums()
         self.boxes: list[Box] = []
         self._clock = clock
-        self._endpointFor = endpointFor
+        self._accessFor = accessFor
         self._plan = plan
         self._ramp = ramp
         self._state = state
@@ -97,7 +103,8 @@ class Fleet:
             if store is None:
                 place = zlib.crc32(asset.encode()) % _DRIVEN
                 store = TrackStore(stream or random.randint(1, STREAM_MAX), place)
-            self.boxes.append(Box(asset, plan, store, tracks, Random(random.random()), self.sums, self, offset))
+            made = Md30Box if plan.md21 is None else Md21Box
+            self.boxes.append(made(asset, plan, store, tracks, Random(random.random()), self.sums, self, offset))
 
     def start(self) -> Deferred[Sums]:
         """
@@ -182,10 +189,29 @@ class Fleet:
             self._attempts.pop(box, None)
             return result
 
-        attempt = self._endpointFor(box.asset).connect(BoxLinkFactory(box, self._clock))
+        access = self._accessFor(box.asset)
+        attempt = access.endpoint.connect(BoxLinkFactory(box, self._clock, access.tls))
         self._attempts[box] = attempt
         attempt.addBoth(ended)
         attempt.addErrback(failed)
+
+    def openDatagrams(self, box: Box, host: str, port: int) -> None:
+        """
+        See L{binaryserver.tools.box_plan.Owner.openDatagrams}.
+        """
+        clock = self._clock
+
+        def opened(address: str) -> None:
+            link = BoxDatagrams(box, clock, address, port)
+            clock.listenUDP(0, link, interface="::" if isIPv6Address(address) else "", maxPacketSize=_DATAGRAM)
+            box.datagramsUp(link, clock.seconds())
+
+        def failed(reason: Failure) -> None:
+            box.datagramsFailed(reason.getErrorMessage(), clock.seconds())
+
+        isAddress = isIPAddress(host) or isIPv6Address(host)
+        found: Deferred[str] = succeed(host) if isAddress else maybeDeferred(clock.resolve, host)
+        found.addCallback(opened).addErrback(failed)
 
     def boxEnded(self, box: Box) -> None:
         """

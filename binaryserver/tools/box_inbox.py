@@ -44,11 +44,17 @@ class Answer(NamedTuple):
     An application's answer to a message.
 
     @ivar ackOf: the message's id
-    @ivar payload: bytes, one C{md30.v1.Message}
     """
 
     ackOf: str
-    payload: bytes
+    message: md30_pb2.Message
+
+    @property
+    def payload(self) -> bytes:
+        """
+        bytes, one C{md30.v1.Message}
+        """
+        return self.message.SerializeToString()
 
 
 class Heard(NamedTuple):
@@ -90,9 +96,15 @@ class Inbox:
             message = md30_pb2.Message.FromString(payload)
         except DecodeError as error:
             raise MalformedPacket("a downlink message that is not an md30.v1.Message") from error
+        return self.hear(message, dup, nowMs)
+
+    def hear(self, message: md30_pb2.Message, dup: bool, nowMs: int) -> Heard:
+        """
+        The same of a message that another protocol has brought; one without an id is never a repeat.
+        """
         sums = self._sums
         sums.redelivered += dup
-        answerId = self._known.pop(message.id, None)
+        answerId = self._known.pop(message.id, None) if message.id else None
         isNew = answerId is None
         if answerId is None:
             sums.received += 1
@@ -101,7 +113,8 @@ class Inbox:
             answerId = f"{self._random.getrandbits(64):016x}"
         else:
             sums.repeats += 1
-        _remember(self._known, message.id, answerId)
+        if message.id:
+            _remember(self._known, message.id, answerId)
         return Heard(message, nowMs, isNew, self._answer(message, answerId, nowMs))
 
     def _isInOrder(self, message: md30_pb2.Message) -> bool:
@@ -125,7 +138,7 @@ class Inbox:
             ack_of=message.id,
             ack_status=_STATUS[self._choice],
         )
-        return Answer(message.id, answer.SerializeToString())
+        return Answer(message.id, answer)
 
 
 _T = TypeVar("_T")

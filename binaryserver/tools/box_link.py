@@ -1,5 +1,5 @@
 """
-The link of a simulated box: MQTT packets over a transport. What they mean is decided in
+The link of a simulated box, and its way for datagrams: bytes over transports. What they mean is decided in
 L{binaryserver.tools.box_client}.
 """
 
@@ -7,18 +7,20 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IPushProducer, IReactorTime, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from OpenSSL.SSL import Error as SSLError
+from twisted.internet.interfaces import (
+    IOpenSSLClientConnectionCreator,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import DatagramProtocol, Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from binaryserver.endpoints.credentials import opensslReason
 from binaryserver.errors import PeerError
-from binaryserver.mqtt.framing import Framing
-from binaryserver.mqtt.parsers import FROM_SERVER
 from binaryserver.tools.box_client import Box
-
-MAX_PACKET = 262_144
-"""bytes: the largest packet that a box takes."""
 
 
 @implementer(IPushProducer)
@@ -32,11 +34,14 @@ class BoxLink(Protocol):
     transport: Any
     """An L{ITCPTransport} and L{IConsumer}; TLS over one likewise."""
 
-    def __init__(self, box: Box, clock: IReactorTime) -> None:
+    def __init__(self, box: Box, clock: IReactorTime, tls: IOpenSSLClientConnectionCreator | None) -> None:
+        """
+        @param tls: checks the gateway's certificate if the box begins TLS
+        """
         self.paused = False
         self._box = box
         self._clock = clock
-        self._framing = Framing(FROM_SERVER, MAX_PACKET)
+        self._tls = tls
 
     def connectionMade(self) -> None:
         """
@@ -53,7 +58,7 @@ class BoxLink(Protocol):
         """
         now = self._clock.seconds()
         try:
-            self._box.packetsReceived(self._framing.feed(data), now)
+            self._box.dataReceived(data, now)
         except PeerError as error:
             self._box.peerBroke(error, now)
 
@@ -61,23 +66,32 @@ class BoxLink(Protocol):
         """
         See L{Protocol.connectionLost}.
         """
-        self._box.linkDown(reason.getErrorMessage(), self._clock.seconds())
+        error = reason.value
+        text = opensslReason(error) if isinstance(error, SSLError) else reason.getErrorMessage()
+        self._box.linkDown(text, self._clock.seconds())
 
     def send(self, data: bytes) -> None:
         """
-        See L{binaryserver.tools.box_client.Link.send}.
+        See L{binaryserver.tools.box_plan.Link.send}.
         """
         self.transport.write(data)
 
+    def startTls(self) -> None:
+        """
+        See L{binaryserver.tools.box_plan.Link.startTls}.
+        """
+        assert self._tls is not None
+        self.transport.startTLS(self._tls)
+
     def cut(self) -> None:
         """
-        See L{binaryserver.tools.box_client.Link.cut}.
+        See L{binaryserver.tools.box_plan.Link.cut}.
         """
         self.transport.abortConnection()
 
     def leave(self) -> None:
         """
-        See L{binaryserver.tools.box_client.Link.leave}.
+        See L{binaryserver.tools.box_plan.Link.leave}.
         """
         self.transport.unregisterProducer()
         self.transport.loseConnection()
@@ -109,12 +123,62 @@ class BoxLinkFactory(Factory):
 
     noisy = False
 
-    def __init__(self, box: Box, clock: IReactorTime) -> None:
+    def __init__(self, box: Box, clock: IReactorTime, tls: IOpenSSLClientConnectionCreator | None = None) -> None:
+        """
+        @param tls: see L{BoxLink}
+        """
         self._box = box
         self._clock = clock
+        self._tls = tls
 
     def buildProtocol(self, addr: object) -> BoxLink:
         """
         See L{Factory.buildProtocol}.
         """
-        return BoxLink(self._box, self._clock)
+        return BoxLink(self._box, self._clock, self._tls)
+
+
+class BoxDatagrams(DatagramProtocol):
+    """
+    One box's way for datagrams, to one address and back.
+    """
+
+    transport: Any
+    """An L{IUDPTransport}."""
+
+    def __init__(self, box: Box, clock: IReactorTime, host: str, port: int) -> None:
+        """
+        @param host: an IP address
+        """
+        self._box = box
+        self._clock = clock
+        self._host = host
+        self._port = port
+
+    def startProtocol(self) -> None:
+        """
+        See L{DatagramProtocol.startProtocol}. Being connected, the socket takes nothing from elsewhere.
+        """
+        self.transport.connect(self._host, self._port)
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        """
+        See L{DatagramProtocol.datagramReceived}.
+        """
+        now = self._clock.seconds()
+        try:
+            self._box.datagramReceived(datagram, now)
+        except PeerError as error:
+            self._box.peerBroke(error, now)
+
+    def send(self, data: bytes) -> None:
+        """
+        See L{binaryserver.tools.box_plan.DatagramLink.send}.
+        """
+        self.transport.write(data)
+
+    def close(self) -> None:
+        """
+        See L{binaryserver.tools.box_plan.DatagramLink.close}.
+        """
+        self.transport.stopListening()

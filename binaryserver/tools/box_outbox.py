@@ -15,6 +15,7 @@ from binaryserver.mqtt.packets import encodePubrel
 from binaryserver.tools.box_inbox import Answer
 from binaryserver.tools.box_payload import Tape
 from binaryserver.tools.box_plan import BoxPlan
+from binaryserver.tools.box_recorder import AckLoss, Recorder
 from binaryserver.tools.box_store import TrackStore
 from binaryserver.tools.box_sums import Sums
 from binaryserver.tools.box_window import AckOrder, AnswerInFlight, Awaiting, InFlight, TracksInFlight, Window
@@ -28,7 +29,6 @@ class Outbox:
     The way from the store of one box, and from its application, to acks. Times (C{now}) are seconds of the fleet's
     clock.
 
-    @ivar recorded: the tracks of this run are in the store
     @ivar mark: every index up to it is committed, as far as the gateway has said
     """
 
@@ -46,19 +46,23 @@ class Outbox:
         @param tracks: how many the box records in this run
         @param complain: told what a person should hear of
         """
-        self.recorded = False
         self.mark = 0
         self._plan = plan
         self._store = store
-        self._tracks = tracks
-        self._random = random
+        self._recorder = Recorder(store, tracks, plan.rate, random)
+        self._loss = AckLoss(plan.loseAcks, plan.loseEvery, random)
         self._sums = sums
         self._complain = complain
         self._window = Window(Tape(asset, store.stream, plan.form), plan.qos)
         # By the id of the message that each answers, in the order of their making.
         self._answers: dict[str, Answer] = {}
-        self._firstNew = 0
-        self._recordingFrom = 0.0
+
+    @property
+    def recorded(self) -> bool:
+        """
+        The tracks of this run are in the store.
+        """
+        return self._recorder.recorded
 
     @property
     def empty(self) -> bool:
@@ -86,13 +90,7 @@ class Outbox:
 
         @param wallOffset: s, what C{now} lacks to Unix time
         """
-        tracks, rate = self._tracks, self._plan.rate
-        self._recordingFrom = now - (self._random.random() / rate if rate else 0.0)
-        end = self._recordingFrom + (tracks / rate if rate else 0.0) + wallOffset
-        stepMs = 1000 if rate is None or rate >= 1 else round(1000 / rate)
-        self._store.record(tracks, round(end * 1000), stepMs, self.mark)
-        self._firstNew = self._store.next - tracks
-        self.recorded = True
+        self._recorder.record(now, wallOffset, self.mark)
 
     def answer(self, answer: Answer) -> None:
         """
@@ -129,25 +127,15 @@ class Outbox:
         @return: how many tracks the next PUBLISH may have; 0: none may go now
         """
         plan = self._plan
-        head = self._store.head()
-        if head is None or (plan.qos and len(self._window.entries) >= plan.inflight):
+        if plan.qos and len(self._window.entries) >= plan.inflight:
             return 0
-        if plan.rate is None or head < self._firstNew:
-            return plan.batch
-        # What has been sent before, and is cut anew, was recorded long ago: only the newest has to wait for its time.
-        recorded = min(self._tracks, int((now - self._recordingFrom) * plan.rate + 1e-6))
-        ready = recorded - (head - self._firstNew)
-        return min(plan.batch, ready) if ready >= plan.batch or recorded == self._tracks else 0
+        return self._recorder.ready(now, plan.batch)
 
     def recordedAt(self) -> float:
         """
         @return: s of the clock, when the next PUBLISH will have all its tracks at a given rate; else infinity
         """
-        head, rate = self._store.head(), self._plan.rate
-        if head is None or rate is None or head < self._firstNew:
-            return inf
-        done = head - self._firstNew
-        return self._recordingFrom + (done + min(self._plan.batch, self._tracks - done)) / rate
+        return self._recorder.readyAt(self._plan.batch)
 
     def resume(self, now: float) -> bytes:
         """
@@ -171,13 +159,15 @@ class Outbox:
         """
         return min((entry.lastSent for entry in self._window.entries.values()), default=now)
 
-    def resendOverdue(self, now: float, after: float) -> tuple[bytes, float]:
+    def resendOverdue(self, now: float) -> tuple[bytes, float]:
         """
         Send again what has no ack for long; at QoS 0, put it back into the store.
 
-        @param after: s
         @return: what has to be sent for it, and the time of the clock when to look again
         """
+        after = self._plan.resendAfter
+        if after is None:
+            return b"", inf
         overdue = self._window.overdue(now - after)
         if self._plan.qos == 0 and any(isinstance(entry, TracksInFlight) for entry in overdue):
             self.forgetUnconfirmed()
@@ -295,7 +285,7 @@ class Outbox:
             return False
         if order is AckOrder.outOfOrder:
             self._sums.acksOutOfOrder += 1
-        if self._plan.loseAcks and self._random.random() < self._plan.loseAcks:
+        if self._loss.strikes():
             self._sums.acksIgnored += 1
             return False
         return True

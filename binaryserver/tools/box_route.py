@@ -15,12 +15,15 @@ from functools import cache, cached_property
 from random import Random
 from typing import Final, NamedTuple
 
+from binaryserver.md21.values import FieldValue
+
 FIELD_NUMBERS: Final = (3, 8, 9, 14, 55, 56, 73, 235, 236, 24)
 """
 The fields of every track, by their numbers in the field dictionary: GPRMC_VALID, GPS_SPEED (1/1000 knot), GPS_DIR
 (1/100 degree), DIO_IGNITION, GPS_FIXED_SAT_NUM, MVT_STATE, MDI_OBD_FUEL_LEVEL (0.1 L), MDI_OBD_SPEED (km/h),
 MDI_OBD_RPM (1/min); and last, as it alone differs from round to round, ODO_FULL (m).
 """
+ODOMETER: Final = FIELD_NUMBERS[-1]
 ROUTES: Final = 8
 """How many different routes there are."""
 FUEL_TANK: Final = 45.0
@@ -64,6 +67,21 @@ class Point(NamedTuple):
     odometer: int
 
 
+class BlockPoint(NamedTuple):
+    """
+    What a track of MD21 has at a point, but for its time and odometer.
+
+    @ivar latitude: 1e-5 degrees, or L{None}, as C{longitude}
+    @ivar before: the fields that stand before the odometer, in the order of their numbers
+    @ivar after: those behind it
+    """
+
+    latitude: int | None
+    longitude: int | None
+    before: tuple[tuple[int, FieldValue], ...]
+    after: tuple[tuple[int, FieldValue], ...]
+
+
 def varint(number: int) -> bytes:
     """
     @param number: not negative
@@ -104,6 +122,13 @@ class Route:
         str each, as C{protoPoints} in protobuf's JSON: what stands between the time and the value of the last field.
         """
         return tuple(map(_jsonPoint, self.points))
+
+    @cached_property
+    def blockPoints(self) -> tuple[BlockPoint, ...]:
+        """
+        As C{points}, in MD21's values.
+        """
+        return tuple(map(_blockPoint, self.points))
 
     def odometer(self, place: int) -> int:
         """
@@ -146,6 +171,16 @@ def _protoPoint(point: Point) -> bytes:
             body = b"\x1a" + varint(len(value)) + value.encode()
         parts += [b"\x2a", varint(len(body)), body]
     return b"".join(parts)
+
+
+def _blockPoint(point: Point) -> BlockPoint:
+    fields = sorted(zip(FIELD_NUMBERS, _fieldValues(point), strict=False))
+    return BlockPoint(
+        None if point.latitude is None else round(point.latitude / 100),
+        None if point.longitude is None else round(point.longitude / 100),
+        tuple(field for field in fields if field[0] < ODOMETER),
+        tuple(field for field in fields if field[0] > ODOMETER),
+    )
 
 
 def _jsonPoint(point: Point) -> str:

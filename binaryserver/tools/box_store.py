@@ -89,20 +89,21 @@ class TrackStore:
             firsts.append(self._pending[0].first)
         return min(firsts, default=self.next) - 1
 
-    def record(self, count: int, endMs: int, stepMs: int, after: int = 0) -> None:
+    def record(self, count: int, endMs: int, stepMs: int, after: int = 0, leastMs: int = 1) -> None:
         """
         Record tracks: all later than those that are there, so that the steps shrink where there is no room for them.
 
         @param endMs: Unix ms, when the last of them is recorded
         @param stepMs: ms from one to the next
         @param after: an index that they must lie behind, as it is in use already
+        @param leastMs: ms that the steps do not shrink below: the last tracks are rather of a time to come
         """
         self.next = max(self.next, after + 1)
         if not count:
             return
         startMs = endMs - (count - 1) * stepMs
         if startMs - stepMs < self.latestMs:
-            stepMs = max(1, (endMs - self.latestMs) // count)
+            stepMs = max(leastMs, (endMs - self.latestMs) // count)
             startMs = self.latestMs + stepMs
         recording = Recording(self.next, startMs, stepMs, self.place)
         self._pending.append(Batch(self.next, self.next + count, recording))
@@ -117,6 +118,13 @@ class TrackStore:
         """
         return self._pending[0].first if self._pending else None
 
+    def peek(self, limit: int) -> Batch:
+        """
+        What L{take} would give.
+        """
+        head = self._pending[0]
+        return Batch(head.first, min(head.first + limit, head.end), head.recording)
+
     def take(self, limit: int) -> tuple[Batch, int]:
         """
         Take what is to be sent next. There must be something.
@@ -125,7 +133,7 @@ class TrackStore:
         @return: the batch, and how many of its tracks have been sent before in this run
         """
         head = self._pending[0]
-        batch = Batch(head.first, min(head.first + limit, head.end), head.recording)
+        batch = self.peek(limit)
         if batch.end == head.end:
             self._pending.popleft()
         else:

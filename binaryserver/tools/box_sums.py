@@ -60,6 +60,7 @@ class MessageSums:
         a PUBACK counts once
     @ivar acksResent: of those, PUBLISHes with DUP
     @ivar acksConfirmed: of those, that the gateway has acked
+    @ivar areAnswersAcked: the protocol has acks of application acks: MD21 has none
     """
 
     received: int = 0
@@ -70,6 +71,7 @@ class MessageSums:
     acks: int = 0
     acksResent: int = 0
     acksConfirmed: int = 0
+    areAnswersAcked: bool = True
 
     def toJson(self) -> dict[str, int]:
         """
@@ -102,7 +104,8 @@ class MessageSums:
             if count:
                 words.append(f"{count} {what}")
         if self.acks:
-            words.append(f"{self.acks} application acks sent, {self.acksConfirmed} of them acked")
+            confirmed = f", {self.acksConfirmed} of them acked" if self.areAnswersAcked else ""
+            words.append(f"{self.acks} application acks sent{confirmed}")
         return ", ".join(words)
 
 
@@ -115,20 +118,25 @@ class Sums:
     @ivar tracks: all that the boxes have to bring
     @ivar sent: sent at least once in this run
     @ivar resent: sent again in this run; one that is sent three times counts twice
-    @ivar pubacked: the gateway acked the PUBLISH that brought them, by PUBACK, or PUBREC at QoS 2
+    @ivar unasked: sent on MD21 without a wish for an ack, and forgotten
+    @ivar pubacked: the gateway acked what brought them: a PUBLISH by PUBACK, or PUBREC at QoS 2; a block of MD21
     @ivar ackedByIndex: not that, but the gateway's index notice named them as committed
     @ivar droppedByIndex: of these, those that were about to be sent again and now need not be
-    @ivar acksIgnored: acks (of PUBLISHes) that a box took for lost
-    @ivar unexpectedAcks: acks (of PUBLISHes) that nothing on the link asked for
+    @ivar acksIgnored: acks (of PUBLISHes or blocks) that a box took for lost
+    @ivar unexpectedAcks: acks (of PUBLISHes or blocks) that nothing on the link asked for
     @ivar acksOutOfOrder: acks (of PUBLISHes) before that of an earlier PUBLISH
     @ivar indexBeyondStore: index notices of an index that the box has never used
-    @ivar connects: links accepted by a CONNACK
+    @ivar connects: links accepted by a CONNACK or headerack
+    @ivar udpLinks: of those, links on which tracks went by UDP
+    @ivar datagramsLost: datagrams that got lost either way, as asked
+    @ivar datagramsResent: datagrams that were sent again in want of an ack
+    @ivar badDatagrams: datagrams that came and are none of the link
     @ivar cuts: links that a box cut, as asked
     @ivar ackTimeouts: links that a box ended, as an ack did not come in time
     @ivar lostLinks: links that ended otherwise before the box was done
     @ivar failedConnects: attempts without a link
     @ivar refused: boxes that gave up, as the gateway would not have them
-    @ivar peerErrors: links on which the gateway broke MQTT
+    @ivar peerErrors: links on which the gateway broke the protocol
     @ivar started: s of the clock
     @ivar ended: s of the clock
     """
@@ -137,6 +145,7 @@ class Sums:
     tracks: int = 0
     sent: int = 0
     resent: int = 0
+    unasked: int = 0
     pubacked: int = 0
     ackedByIndex: int = 0
     droppedByIndex: int = 0
@@ -145,6 +154,10 @@ class Sums:
     acksOutOfOrder: int = 0
     indexBeyondStore: int = 0
     connects: int = 0
+    udpLinks: int = 0
+    datagramsLost: int = 0
+    datagramsResent: int = 0
+    badDatagrams: int = 0
     cuts: int = 0
     ackTimeouts: int = 0
     lostLinks: int = 0
@@ -166,9 +179,9 @@ class Sums:
     @property
     def complete(self) -> bool:
         """
-        Every track is acked.
+        Every track is acked, unless no ack was asked for.
         """
-        return self.acked == self.tracks
+        return self.acked + self.unasked == self.tracks
 
     def toJson(self) -> dict[str, object]:
         """
@@ -181,6 +194,7 @@ class Sums:
             "tracks": self.tracks,
             "sent": self.sent,
             "acked": self.acked,
+            "unasked": self.unasked,
             "pubacked": self.pubacked,
             "acked_by_index": self.ackedByIndex,
             "resent": self.resent,
@@ -190,6 +204,10 @@ class Sums:
             "acks_out_of_order": self.acksOutOfOrder,
             "index_beyond_store": self.indexBeyondStore,
             "connects": self.connects,
+            "udp_links": self.udpLinks,
+            "datagrams_lost": self.datagramsLost,
+            "datagrams_resent": self.datagramsResent,
+            "bad_datagrams": self.badDatagrams,
             "cuts": self.cuts,
             "ack_timeouts": self.ackTimeouts,
             "lost_links": self.lostLinks,
@@ -225,10 +243,16 @@ class Sums:
             lines.append(f"acks after {p50} ms (median), {p99} ms (99 of 100), {most} ms (longest)")
         if self.ackedByIndex:
             lines.append(f"{self.ackedByIndex} acked by the index notice, {self.droppedByIndex} of them not sent again")
+        if self.unasked:
+            lines.append(f"{self.unasked} sent without a wish for an ack")
         messages = self.messages.toText()
         if messages:
             lines.append(messages)
         for count, what in (
+            (self.udpLinks, "links with tracks by UDP"),
+            (self.datagramsLost, "datagrams lost as asked"),
+            (self.datagramsResent, "datagrams sent again"),
+            (self.badDatagrams, "datagrams dropped that were none of the link"),
             (self.cuts, "links cut by the boxes"),
             (self.ackTimeouts, "links ended by the boxes, as an ack did not come in time"),
             (self.lostLinks, "links lost"),
@@ -237,7 +261,7 @@ class Sums:
             (self.unexpectedAcks, "acks that nothing asked for"),
             (self.acksOutOfOrder, "acks out of order"),
             (self.indexBeyondStore, "index notices of an index never used"),
-            (self.peerErrors, "links on which the gateway broke MQTT"),
+            (self.peerErrors, "links on which the gateway broke the protocol"),
             (self.refused, "boxes that the gateway would not have"),
         ):
             if count:

@@ -148,7 +148,7 @@ class Supervisor(Component):
     ) -> None:
         """
         @param settings: of L{binaryserver.options.GatewayOptions}
-        @param listeners: endpoint strings and what binds them
+        @param listeners: names of box protocols and what binds their sockets
         """
         self._reactor = reactor
         self._settings = dict(settings)
@@ -187,10 +187,17 @@ class Supervisor(Component):
         process = _WorkerProcess(self, worker)
         descriptors: dict[int, Any] = {0: os.open(os.devnull, os.O_RDONLY), 1: 1, 2: 2, 3: "w", 4: "r"}
         listening = []
-        for number, (description, listener) in enumerate(self._listeners, _FIRST_LISTENER):
+        for number, (name, listener) in enumerate(self._listeners, _FIRST_LISTENER):
             port: Any = listener.port
             descriptors[number] = port.fileno()
-            listening.append({"endpoint": description, "descriptor": number, "family": port.addressFamily})
+            listening.append(
+                {
+                    "protocol": name,
+                    "endpoint": listener.description,
+                    "descriptor": number,
+                    "family": port.addressFamily,
+                }
+            )
         try:
             worker.transport = self._reactor.spawnProcess(
                 process,
@@ -209,6 +216,7 @@ class Supervisor(Component):
             "start",
             settings={**self._settings, "instance": worker.instance},
             incarnation=worker.incarnation,
+            worker=worker.index,
             listening=listening,
         )
 

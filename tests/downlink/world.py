@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from binaryserver.downlink.consumer import DownlinkConsumer
 from binaryserver.downlink.expiry import ChannelExpiry
+from binaryserver.gateway import Limits
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import BoxKey, MailboxEntry, MailboxLimits, StoredRecord
 from binaryserver.proto import cloudnext_pb2, md30_pb2
@@ -41,11 +42,13 @@ class DownlinkWorld(World):
         bus: HandBus | None = None,
         limits: MailboxLimits = MailboxLimits(1000, 1 << 20),  # noqa: B008
         channels: tuple[str, ...] = (),
+        maxPayload: int = 4096,
+        linkLimits: Limits | None = None,
         **options: Any,
     ) -> None:
-        World.__init__(self, store=store, bus=bus, **options)
+        World.__init__(self, linkLimits, store, bus, **options)
         expiry = ChannelExpiry(3600, channels)
-        self.consumer = DownlinkConsumer(self.gateway, NoPeers(), "group", limits, 4096, expiry)
+        self.consumer = DownlinkConsumer(self.gateway, NoPeers(), "group", limits, maxPayload, expiry)
         self.consumer.begin()
 
     def turn(self) -> None:

@@ -77,6 +77,12 @@ class MemoryGateway:
         self.sessions: dict[str, tuple[int, ...]] = {}
         self.links: list[GatewayLink] = []
 
+    def link(self) -> GatewayLink:
+        """
+        Its end of a new link.
+        """
+        return GatewayLink(self)
+
     def release(self) -> None:
         """
         Send the acks that were held.
@@ -307,7 +313,7 @@ class MemoryReactor(Clock):
         if self.refusing:
             factory.clientConnectionFailed(None, Failure(ConnectionRefusedError()))
             return
-        box, gateway = factory.buildProtocol(None), GatewayLink(self.gateway)
+        box, gateway = factory.buildProtocol(None), self.gateway.link()
         near, far = CutTransport(box, isServer=False), CutTransport(gateway, isServer=True)
         near.other, far.other = far, near
         self.pumps.append(connect(gateway, far, box, near, greet=False, clock=self))

@@ -303,7 +303,7 @@ class RunTests(SynchronousTestCase):
         A bad command line is told in one line that names the option, with status 1.
         """
         for text, named in (
-            ("--protocol md21", "--protocol: invalid choice: 'md21'"),
+            ("--protocol md22", "--protocol: invalid choice: 'md22'"),
             ("--tracks many", "--tracks: 'many' is not a number"),
             ("--tracks -1", "--tracks: -1 is not between"),
             ("--rate nan", "--rate"),

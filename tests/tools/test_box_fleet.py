@@ -18,6 +18,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from binaryserver.errors import ConfigError
 from binaryserver.mqtt.packets import ConnectCode, encodeConnack, encodePuback, encodePublish
 from binaryserver.proto.md30_pb2 import IndexNotice
+from binaryserver.tools.box_endpoint import Access
 from binaryserver.tools.box_fleet import Fleet
 from binaryserver.tools.box_payload import PayloadForm
 from binaryserver.tools.box_plan import BoxPlan, BoxState, Resend
@@ -46,7 +47,7 @@ class FleetCase(SynchronousTestCase):
         options.setdefault("random", Random(1))
         return Fleet(
             self.reactor,
-            lambda asset: endpoint,
+            lambda asset: Access(endpoint),
             plan or BoxPlan(),
             [f"box-{number + 1}" for number in range(boxes)],
             tracks,

@@ -29,7 +29,7 @@ from binaryserver.errors import MalformedPacket, ProtocolViolation
 from binaryserver.mqtt.packets import encodePuback, encodePublish
 from binaryserver.proto.md30_pb2 import AckStatus, Message
 from binaryserver.tools.box import messageToText, run
-from binaryserver.tools.box_endpoint import inTurn
+from binaryserver.tools.box_endpoint import Access, inTurn
 from binaryserver.tools.box_fleet import LEAVE_TIMEOUT, Fleet
 from binaryserver.tools.box_inbox import REMEMBERED, AckChoice, Heard, Inbox
 from binaryserver.tools.box_plan import BoxPlan, Resend
@@ -590,8 +590,9 @@ class StayTests(MessageCase):
         Boxes begin spread over the gateways, and each goes to another one with every connect.
         """
         endpoints = [TCP4ClientEndpoint(self.reactor, "127.0.0.1", port) for port in (1, 2, 3)]
-        endpointFor = inTurn([lambda asset, endpoint=endpoint: endpoint for endpoint in endpoints])  # type: ignore[misc]
-        order = [endpoints.index(endpointFor(asset)) + 1 for asset in "aaaabcbcd"]  # type: ignore[arg-type]
+        accesses = [Access(endpoint) for endpoint in endpoints]
+        accessFor = inTurn([lambda asset, access=access: access for access in accesses])  # type: ignore[misc]
+        order = [accesses.index(accessFor(asset)) + 1 for asset in "aaaabcbcd"]
         self.assertEqual(order, [1, 2, 3, 1, 2, 3, 3, 1, 1])
 
 

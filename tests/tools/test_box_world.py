@@ -16,6 +16,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.bus.topics import Topics
 from binaryserver.model import BoxKey
+from binaryserver.tools.box_endpoint import Access
 from binaryserver.tools.box_fleet import Fleet
 from binaryserver.tools.box_payload import PayloadForm
 from binaryserver.tools.box_plan import BoxPlan, Resend
@@ -94,8 +95,8 @@ class WorldCase(SynchronousTestCase):
         endpoint = TCP4ClientEndpoint(self.reactor, "127.0.0.1", 1883)
         options.setdefault("random", Random(1))
         return Fleet(
-            self.reactor,  # type: ignore[arg-type]  # what a fleet needs of it is there
-            lambda asset: endpoint,
+            self.reactor,
+            lambda asset: Access(endpoint),
             plan or BoxPlan(),
             [f"box-{number + 1}" for number in range(boxes)],
             tracks,

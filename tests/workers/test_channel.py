@@ -363,7 +363,7 @@ class SupervisorCase(SynchronousTestCase):
         endpoint = serverFromString(self.reactor, "tcp:1883:interface=127.0.0.1", 10.0)
         self.listener = BoundListener("--md30", "tcp:1883:interface=127.0.0.1", endpoint, "")
         settings = {"instance": "host", "workers": 2, "drain-timeout": 20.0, "bus": "sqlite:x"}
-        self.supervisor = Supervisor(self.reactor, settings, [("tcp:1883:interface=127.0.0.1", self.listener)])
+        self.supervisor = Supervisor(self.reactor, settings, [("md30", self.listener)])
 
     def tearDown(self) -> None:
         if self.listener.bound is not None and self.listener.bound.isOpen:
@@ -422,7 +422,8 @@ class StartTests(SupervisorCase):
             self.assertEqual(message["settings"]["bus"], "sqlite:x")
             self.assertRegex(message["incarnation"], f"^host-{index}@[0-9a-f]{{12}}$")
             self.assertEqual(
-                message["listening"], [{"endpoint": "tcp:1883:interface=127.0.0.1", "descriptor": 5, "family": 2}]
+                message["listening"],
+                [{"protocol": "md30", "endpoint": "tcp:1883:interface=127.0.0.1", "descriptor": 5, "family": 2}],
             )
         self.assertEqual([one.state for one in self.supervisor.workers], [WorkerState.running] * 2)
 
