@@ -402,7 +402,8 @@ class ISessionStore(Interface):
     def progressMessages(heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
         """
         Note what was heard of messages. Without C{Progress.final}: the box acked it; this chooses C{acked} unless
-        C{wantAck}. With it: this chooses that, unless one is chosen.
+        C{wantAck}. With it: this chooses that, unless one is chosen. What is bound to another number of attempts
+        (C{Progress.attempts}) changes nothing.
 
         @return: fires with, for each, the entry as it stands now if this call changed it (C{deliveredAt} set for the
             first time, or the final status chosen), else L{None}

@@ -293,9 +293,11 @@ class Progress(NamedTuple):
     What was heard of a message.
 
     @ivar final: L{None}: the box has it, which is final unless its application is to answer
+    @ivar attempts: it is only true as long as the message was attempted so often; 0: always
     """
 
     box: BoxKey
     id: str
     at: int
     final: Final | None = None
+    attempts: int = 0

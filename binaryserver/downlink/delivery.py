@@ -222,7 +222,8 @@ class Delivery:
         for entry in entries:
             if entry.message.noQueue and entry.attempts == 1:
                 final = Final(FinalStatus.refused, "BOX_AWAY", self._nowMs())
-                self._hear(Progress(entry.message.box, entry.message.id, final.at, final))
+                # Unless another link of the box has taken it since.
+                self._hear(Progress(entry.message.box, entry.message.id, final.at, final, entry.attempts))
 
     def _notTaken(self, failure: Failure, links: Sequence[BoxLink]) -> Deferred[None]:
         self.log.warn("session store did not give messages, trying again: {reason}", reason=failure.getErrorMessage())

@@ -140,6 +140,9 @@ class Membership:
             self._mustRestore = False
             if renewal is Renewal.unknown:
                 gateway.delivery.startAgain()
+            else:
+                # Nobody was told of mail for the boxes of a dead one.
+                gateway.delivery.wakeAll()
         if self._isSteady and self._judging is None:
             # On its own: the next renewal does not wait for it.
             self._judging = Deferred.fromCoroutine(self._judge()).addErrback(self._notJudged)

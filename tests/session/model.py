@@ -219,6 +219,8 @@ class ModelStore:
         entry = self.entries.get((heard.box, heard.id))
         if entry is None or entry.final is not None or (heard.final is None and entry.deliveredAt):
             return None
+        if heard.attempts not in (0, entry.attempts):
+            return None
         if heard.final is not None:
             entry = entry._replace(final=heard.final)
         elif entry.message.wantAck:

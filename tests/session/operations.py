@@ -196,7 +196,9 @@ _puts = _operation(
 _takes = _operation(
     "takeMessages", _listOf(st.builds(Take, _boxes, _agos, st.sampled_from([0, 0, 0, 1, 2]), st.integers(1, 3))), _early
 )
-_progresses = _operation("progressMessages", _listOf(st.builds(Progress, _boxes, _ids, _now, st.none() | _finals)))
+_progresses = _operation(
+    "progressMessages", _listOf(st.builds(Progress, _boxes, _ids, _now, st.none() | _finals, st.integers(0, 2)))
+)
 
 operations: st.SearchStrategy[list[Operation]] = st.lists(
     st.one_of(
