@@ -294,7 +294,8 @@ class ISessionStore(Interface):
 
     def renew(incarnation: str) -> Deferred[Renewal]:
         """
-        Say that it is alive. Anything but C{renewed} changes nothing.
+        Say that it is alive. Anything but C{renewed} changes nothing. C{superseded}: a newer incarnation of its
+        instance was registered, whatever else is known of it.
         """
 
     def bury(leaseMs: int) -> Deferred[list[str]]:

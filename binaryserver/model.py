@@ -149,6 +149,7 @@ class Renewal(Enum):
     renewed = "it is known and alive"
     unknown = "no such lease: the store lost its memory"
     declaredDead = "another instance has declared it dead"
+    superseded = "another process runs under the name of its instance"
 
 
 class LinkState(NamedTuple):

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 
-from twisted.python.usage import Options
+from twisted.python.usage import Options, UsageError
 
 from binaryserver.errors import ConfigError
 
@@ -200,6 +200,19 @@ class GatewayOptions(Options):
 
     def _append(self, name: str, value: str) -> None:
         self.opts[name] = [*(self.opts.get(name) or ()), value]
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        See L{Options.parseOptions}.
+
+        Ends the process with one line if one of them is none, where twistd would print all that there are.
+        """
+        try:
+            Options.parseOptions(self, options)
+        except UsageError as error:
+            named = str(error).partition("option ")[2].split(" ")[0]
+            near = get_close_matches(named, [one.option for one in SETTINGS], 1)
+            sys.exit(f"binaryserver: {error}{f'; {near[0]} is' if near else ''}")
 
     def postOptions(self) -> None:
         """

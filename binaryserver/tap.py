@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from twisted.application.service import MultiService, Service
@@ -179,7 +179,7 @@ def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     built.backEnds(services)
     gateway = built.gateway()
     _http(reactor, settings, built, services)
-    built.life(gateway).setServiceParent(services)
+    built.life(gateway, reactor.stop).setServiceParent(services)
     built.consumer(gateway).setServiceParent(services)
     for description in _md30(settings):
         listener = ListeningService(
@@ -219,14 +219,15 @@ class _Built:
         for backEnd, name in ((self.bus, "bus"), (self.store, "sessions"), (self.directory, "directory")):
             BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
 
-    def life(self, gateway: Gateway) -> GatewayService:
+    def life(self, gateway: Gateway, giveUp: Callable[[], None]) -> GatewayService:
         """
         The gateway's own life.
+
+        @param giveUp: stops the process
         """
         settings = self._settings
-        return GatewayService(
-            gateway, self._peers, settings["drain-timeout"], settings["lease"], settings["reconnect-grace"]
-        )
+        lease, grace = settings["lease"], settings["reconnect-grace"]
+        return GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, giveUp)
 
     def consumer(self, gateway: Gateway) -> DownlinkConsumer:
         """
@@ -364,7 +365,7 @@ class _Worker:
         self._services = services = OrderedServices()
         built.backEnds(services)
         gateway = built.gateway()
-        self._life = built.life(gateway)
+        self._life = built.life(gateway, self._end)
         self._life.setServiceParent(services)
         built.consumer(gateway).setServiceParent(services)
         for one in message["listening"]:

@@ -7,6 +7,7 @@ tell themselves, by coming back, one of the living tells for them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -40,12 +41,14 @@ class Membership:
 
     log = Logger()
 
-    def __init__(self, gateway: Gateway, lease: float, grace: float) -> None:
+    def __init__(self, gateway: Gateway, lease: float, grace: float, superseded: Callable[[], None]) -> None:
         """
+        @param superseded: called when another process has started under the name of this instance: this one is to end
         @param lease: s after which an incarnation that has not renewed may be declared dead
         @param grace: s that the boxes of a dead one have to come back
         """
         self._gateway = gateway
+        self._superseded = superseded
         self._lease = lease
         self._grace = grace
         self._worker = 0
@@ -129,6 +132,14 @@ class Membership:
             # kept from renewing as well.
             self._sinceWhen = now
         self._renewedMs = nowMs
+        if renewal is Renewal.superseded:
+            self.log.error(
+                "another process has started as {instance} and this one ends: each is to have an --instance of its own",
+                instance=gateway.instance,
+            )
+            self._sinceWhen = None
+            self._superseded()
+            return
         if renewal is not Renewal.renewed:
             self.log.warn("this instance's lease is gone: {renewal}", renewal=renewal.value)
             self._sinceWhen = now

@@ -89,6 +89,8 @@ class MemorySessionStore:
         self._taken: set[int] = set()
         # The incarnation of each instance that is alive, and when, s of the clock, it renewed.
         self._alive: dict[str, tuple[str, float]] = {}
+        # The incarnation of each instance that was registered last.
+        self._registered: dict[str, str] = {}
         self._mailboxes = MemoryMailboxes(self._ownerOf, self._listenerOf)
 
     def start(self) -> Deferred[None]:
@@ -124,6 +126,7 @@ class MemorySessionStore:
         self._workers[instance] = number
         self._taken.add(number)
         self._alive[instance] = incarnation, self._clock.seconds()
+        self._registered[instance] = incarnation
         return succeed(number)
 
     def renew(self, incarnation: str) -> Deferred[Renewal]:
@@ -133,7 +136,10 @@ class MemorySessionStore:
         if self._isAlive(incarnation):
             self._alive[instanceOf(incarnation)] = incarnation, self._clock.seconds()
             return succeed(Renewal.renewed)
-        return succeed(Renewal.declaredDead if instanceOf(incarnation) in self._workers else Renewal.unknown)
+        latest = self._registered.get(instanceOf(incarnation))
+        if latest is None:
+            return succeed(Renewal.unknown)
+        return succeed(Renewal.declaredDead if latest == incarnation else Renewal.superseded)
 
     def bury(self, leaseMs: int) -> Deferred[list[str]]:
         """

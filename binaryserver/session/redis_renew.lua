@@ -7,7 +7,10 @@ if redis.call('ZSCORE', prefix .. 'alive', incarnation) then
   return 'renewed'
 end
 local last = redis.call('HGET', prefix .. 'incarnations', instance)
-if redis.call('ZSCORE', prefix .. 'declared', incarnation) or last and last ~= incarnation then
+if last and last ~= incarnation then
+  return 'superseded'
+end
+if last or redis.call('ZSCORE', prefix .. 'declared', incarnation) then
   return 'declaredDead'
 end
 return 'unknown'

@@ -81,8 +81,12 @@ def renew(connection: sqlite3.Connection, incarnation: str) -> Renewal:
     )
     if renewed.rowcount:
         return Renewal.renewed
-    known = connection.execute("SELECT 1 FROM workers WHERE instance = ?", (instanceOf(incarnation),)).fetchone()
-    return Renewal.unknown if known is None else Renewal.declaredDead
+    known = connection.execute(
+        "SELECT incarnation FROM workers WHERE instance = ?", (instanceOf(incarnation),)
+    ).fetchone()
+    if known is None:
+        return Renewal.unknown
+    return Renewal.declaredDead if known[0] == incarnation else Renewal.superseded
 
 
 def bury(connection: sqlite3.Connection, leaseMs: int) -> list[str]:

@@ -55,6 +55,7 @@ class Instances:
         self.worlds: dict[str, World] = {}
         self.members: dict[str, Membership] = {}
         self.frozen: set[str] = set()
+        self.superseded: set[str] = set()
         for number in range(count):
             self.add(f"i{number}@1")
 
@@ -65,7 +66,7 @@ class Instances:
         world = World(store=self.store, bus=self.bus, incarnation=incarnation)
         # All of them by the time of the store.
         world.gateway.nowMs = lambda: NOW_MS + int(self.store.reactor.seconds() * 1000)
-        member = Membership(world.gateway, 10, 10)
+        member = Membership(world.gateway, 10, 10, lambda: self.superseded.add(incarnation))
         member.start()
         self.worlds[incarnation] = world
         self.members[incarnation] = member
@@ -269,6 +270,17 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual([(mark.stream, mark.committed) for mark in claim.marks], [(9, 4)])
         self.assertEqual(claim.mqtt.subscriptions, (("i", 1), ("d", 1)))
         self.assertIs(all_.worlds["i1@1"].gateway.ids, ids, "the worker number changed")
+
+    def test_superseded(self) -> None:
+        """
+        When another process takes the name of an instance the first one is to end; they do not declare each other dead
+        by turns.
+        """
+        all_ = Instances(1)
+        all_.add("i0@2")
+        all_.wait(20)
+        self.assertEqual(all_.superseded, {"i0@1"})
+        self.assertFalse(self.successResultOf(all_.store.isDead("i0@2")))
 
     def test_stop(self) -> None:
         """
