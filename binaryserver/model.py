@@ -141,6 +141,16 @@ REMEMBERED_MS = 86_400_000
 """How long after its expiry the id of a finished message is known."""
 
 
+class Clouds(Enum):
+    """
+    Where an account's events go.
+    """
+
+    cloudnext = "cloudnext"
+    cloudconnect = "cloudconnect"
+    both = "both"
+
+
 class Renewal(Enum):
     """
     What the session store says to an incarnation that renews its lease.
@@ -175,6 +185,7 @@ class Orphan(NamedTuple):
 
     @ivar linkEpoch: the new one
     @ivar lostEpoch: that of the link that died
+    @ivar previous: who held the box before the one that died claimed it; L{None} if that is not known
     """
 
     box: BoxKey
@@ -182,6 +193,7 @@ class Orphan(NamedTuple):
     lostEpoch: int
     protocol: str
     peer: str
+    previous: Owner | None
 
 
 class FinalStatus(Enum):

@@ -205,7 +205,8 @@ class GatewayService(Component):
         told = await self._until(
             lambda: (
                 gateway.delivery.isIdle
-                and not (gateway.untold or gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes)
+                and not (gateway.untold or gateway.registry.releases.waiting)
+                and not (gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes)
             ),
             deadline,
         )

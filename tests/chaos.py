@@ -18,9 +18,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any, Final, NamedTuple
+from subprocess import TimeoutExpired
+from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
@@ -30,8 +32,10 @@ from binaryserver.bus.topics import Topics
 from binaryserver.model import BoxKey
 from binaryserver.plugins import BackEndContext
 from binaryserver.session.redisstore import RedisSessionStore
-from tests.chaosrig import Fleet, Follower, Instance, Sender, Squad, complaints
+from tests.chaosplan import Fault, Plan, draw
+from tests.chaosrig import Fleet, Follower, Instance, Sender, complaints
 from tests.chaosverdict import Verdict, present
+from tests.chaoswire import Wire
 from tests.services import KafkaProcess, makeTopics, requireKafka, uniquePrefix
 from tests.session.redisrig import RedisServer
 
@@ -42,139 +46,28 @@ _GONE: Final = 40.0
 """s until all are told gone, and the mailboxes are empty."""
 
 
-class Fault(NamedTuple):
-    """
-    Something that goes wrong.
-
-    @ivar at: s from the start
-    @ivar kind: a method of L{Chaos}, without its underscore
-    @ivar target: an instance's name, C{redis} or C{kafka}
-    @ivar seconds: how long it is frozen or down
-    """
-
-    at: float
-    kind: str
-    target: str
-    seconds: float
-
-    def __str__(self) -> str:
-        return f"{self.at:5.1f} s: {self.kind} {self.target} for {self.seconds:.1f} s"
-
-
-class Plan(NamedTuple):
-    """
-    What is drawn from a seed.
-
-    @ivar ownKafka: the broker is this run's, and goes wrong too
-    @ivar workers: of the last instance
-    @ivar lease: s
-    @ivar grace: s
-    @ivar rate: messages a second
-    @ivar tracks: of each box
-    """
-
-    ownKafka: bool
-    workers: int
-    lease: float
-    grace: float
-    rate: float
-    tracks: int
-    squads: tuple[Squad, ...]
-    faults: tuple[Fault, ...]
-
-
-def draw(seed: int, seconds: float, kafka: str = "") -> Plan:
-    """
-    @param kafka: C{own} or C{shared}; empty: drawn as well
-    """
-    random = Random(seed)
-    isOwn = random.random() < 0.5
-    if kafka:
-        isOwn = kafka == "own"
-    workers = random.choice((1, 1, 2))
-    lease, grace = random.choice(((10.0, 10.0), (3.0, 3.0), (3.0, 3.0)))
-    squads = (
-        Squad(
-            "movers",
-            350000000000001,
-            random.randint(20, 60),
-            "ok",
-            (
-                f"--cut-every={random.choice((3, 6, 12))}",
-                f"--cut-on-message={random.choice((0.01, 0.05))}",
-                f"--lose-acks={random.choice((0, 0.02))}",
-                f"--resend={random.choice(('same', 'new'))}",
-                "--reconnect-delay=0.2",
-            ),
-        ),
-        Squad("steady", 450000000000001, random.randint(20, 60), "ok", ("--reconnect-delay=0.3",)),
-        Squad(
-            "moody",
-            550000000000001,
-            random.randint(10, 25),
-            random.choice(("no-listener", "not-understood")),
-            (f"--resend={random.choice(('same', 'new'))}", "--cut-every=15", "--reconnect-delay=0.2"),
-        ),
-    )
-    return Plan(
-        isOwn,
-        workers,
-        lease,
-        grace,
-        random.uniform(60, 150),
-        round(2 * seconds),
-        squads,
-        _faults(random, seconds, isOwn),
-    )
-
-
-def _faults(random: Random, seconds: float, ownKafka: bool) -> tuple[Fault, ...]:
-    kinds: dict[tuple[str, str], tuple[float, float, float]] = {
-        # How often, and for how many s.
-        ("kill", "instance"): (5, 0.1, 6),
-        ("freeze", "instance"): (5, 1, 20),
-        ("drain", "instance"): (3, 0, 3),
-        ("freeze", "redis"): (2, 0.5, 8),
-        ("kill", "redis"): (2, 0.1, 4),
-    }
-    if ownKafka:
-        kinds |= {("freeze", "kafka"): (2, 0.5, 10), ("kill", "kafka"): (1.5, 0.1, 3)}
-    busyUntil: Counter[str] = Counter()
-    faults = []
-    at = random.uniform(3, 6)
-    while at < seconds:
-        (choice,) = random.choices(list(kinds), [often for often, _, _ in kinds.values()])
-        kind, target = choice
-        _, shortest, longest = kinds[choice]
-        if target == "instance":
-            target = f"g{random.randrange(3)}"
-        lasts = min(random.uniform(shortest, longest), seconds + 5 - at)
-        if at >= busyUntil[target]:
-            faults.append(Fault(at, kind, target, lasts))
-            busyUntil[target] = at + lasts + 3
-        at += random.expovariate(1 / 2.5)
-    return tuple(faults)
-
-
 class Chaos:
     """
     One run.
 
     @ivar violations: what does not hold
     @ivar counts: what was counted
+    @ivar prefix: of topics, and of keys in Redis
     """
 
     def __init__(self, seed: int, seconds: float, plan: Plan, folder: Path) -> None:
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
+        self._begun = time.monotonic()
         self._seed = seed
         self._seconds = seconds
         self._plan = plan
         self._folder = folder
-        self._prefix = uniquePrefix()
-        self._topics = Topics.named(self._prefix)
+        self.prefix = uniquePrefix()
+        self._topics = Topics.named(self.prefix)
         self._closing: list[Callable[[], None]] = []
-        self._mayRepeat = any(fault.target.startswith("g") and fault.kind != "drain" for fault in plan.faults)
+        # One that is cut off may be taken for dead.
+        self._mayRepeat = any(fault.target[0] in "gw" and fault.kind != "drain" for fault in plan.faults)
 
     # The servers.
 
@@ -182,30 +75,43 @@ class Chaos:
         """
         Start everything.
         """
+        from confluent_kafka.admin import AdminClient
+
         plan = self._plan
+        self._say("starting")
         self._redis = RedisServer("--appendonly", "yes", "--appendfsync", "always")
         self._closing.append(self._redis.close)
         self._redis.start()
-        self.sessions = f"redis://127.0.0.1:{self._redis.port}/0?prefix={self._prefix}"
+        self.sessions = self._sessions(self._redis.port)
         if plan.ownKafka:
             self._kafka = KafkaProcess()
             self._closing.append(self._kafka.close)
             self._kafka.start()
             bootstrap = self._kafka.bootstrap
+            # It listens before it answers.
+            AdminClient({"bootstrap.servers": bootstrap}).list_topics(timeout=60)
         else:
             bootstrap = requireKafka()
         makeTopics(bootstrap, self._topics.all, 4)
+        self._wires = {f"w{number}": Wire(self._redis.port) for number in range(3)}
+        self._closing += [wire.close for wire in self._wires.values()]
         options = (
-            f"--topic-prefix={self._prefix}",
-            f"--sessions={self.sessions}",
+            f"--topic-prefix={self.prefix}",
             f"--lease={plan.lease:g}",
             f"--reconnect-grace={plan.grace:g}",
         )
         self._instances = {
-            f"g{number}": Instance(f"g{number}", plan.workers if number == 2 else 1, f"kafka://{bootstrap}", *options)
+            f"g{number}": Instance(
+                f"g{number}",
+                plan.workers if number == 2 else 1,
+                f"kafka://{bootstrap}",
+                f"--sessions={self._sessions(self._wires[f'w{number}'].port)}",
+                *options,
+            )
             for number in range(3)
         }
-        self._locks = {name: threading.Lock() for name in (*self._instances, "redis", "kafka")}
+        self._locks = {name: threading.Lock() for name in (*self._instances, *self._wires, "redis", "kafka")}
+        self._locks |= {squad.name: threading.Lock() for squad in plan.leavers}
         for instance in self._instances.values():
             self._closing.append(instance.close)
             instance.start()
@@ -219,11 +125,17 @@ class Chaos:
             f"--timeout={self._seconds + 200:g}",
         )
         self._fleets = [Fleet(squad, ports, self._folder, *common) for squad in plan.squads]
-        self._closing += [fleet.close for fleet in self._fleets]
+        self._leavers = {
+            squad.name: Fleet(squad, ports, self._folder, "--tracks=0", "--keep-alive=5") for squad in plan.leavers
+        }
+        self._closing += [fleet.close for fleet in (*self._fleets, *self._leavers.values())]
         self._follower = Follower(bootstrap, self._topics.all)
         self._closing.append(self._follower.close)
         self._verdict = Verdict(self._topics, self._follower, plan.squads)
         self._sender = Sender(bootstrap, self._topics.downlink, plan.squads, _MISSING, self._seed)
+
+    def _sessions(self, port: int) -> str:
+        return f"redis://127.0.0.1:{port}/0?prefix={self.prefix}"
 
     def close(self) -> None:
         """
@@ -235,6 +147,17 @@ class Chaos:
                     file.write(instance.gateway.log())
         for close in reversed(self._closing):
             close()
+
+    def violated(self, *texts: str) -> None:
+        """
+        Say what does not hold.
+        """
+        for text in texts:
+            self.violations.append(text)
+            print(f"VIOLATED: {text}", flush=True)
+
+    def _say(self, text: str) -> None:
+        print(f"{time.monotonic() - self._begun:5.1f} s: {text}", flush=True)
 
     # What goes wrong: each in a thread of its own, one at a time of a target.
 
@@ -256,6 +179,21 @@ class Chaos:
             time.sleep(fault.seconds)
             server.thaw()
 
+    def _stall(self, fault: Fault, random: Random) -> None:
+        wire = self._wires[fault.target]
+        wire.stall()
+        time.sleep(fault.seconds)
+        wire.flow()
+
+    def _cut(self, fault: Fault, random: Random) -> None:
+        wire = self._wires[fault.target]
+        wire.cut()
+        time.sleep(fault.seconds)
+        wire.mend()
+
+    def _end(self, fault: Fault, random: Random) -> None:
+        self._leavers[fault.target].close()
+
     def _drain(self, fault: Fault, random: Random) -> None:
         status = self._instances[fault.target].drain(fault.seconds)
         self.counts[f"drains that ended with {status}"] += 1
@@ -266,26 +204,41 @@ class Chaos:
     def _happen(self, fault: Fault) -> None:
         try:
             with self._locks[fault.target]:
-                print(f"{time.strftime('%X')} {fault}", flush=True)
+                self._say(str(fault))
                 getattr(self, f"_{fault.kind}")(fault, Random(f"{self._seed} {fault.at}"))
         except Exception as error:
-            self.violations.append(f"{fault}: {error!r}")
+            self.violated(f"{fault}: {error!r}")
 
     def _send(self, until: float) -> None:
         try:
             self._sender.run(until, self._plan.rate)
         except Exception as error:
-            self.violations.append(f"the sender failed: {error!r}")
+            self.violated(f"the sender failed: {error!r}")
 
-    def _until(self, isSo: Callable[[], bool], seconds: float, what: Callable[[], str]) -> None:
-        deadline = time.monotonic() + seconds
+    def _until(self, isSo: Callable[[], bool], deadline: float, what: Callable[[], str]) -> None:
+        """
+        @param deadline: s of the monotonic clock
+        """
+        begun = time.monotonic()
+        self._why = ""
         self._follower.look()
         while not isSo():
             if time.monotonic() > deadline:
-                self.violations.append(f"not within {seconds:g} s: {what()}")
+                self.violated(f"not within {deadline - begun:.0f} s: {what()}")
                 return
+            self._why = what()
             time.sleep(0.5)
             self._follower.look()
+        self._say(f"settled; last: {self._why}")
+
+    def _ended(self, name: str, wait: Callable[[], int]) -> None:
+        try:
+            status = wait()
+        except TimeoutExpired as error:
+            self.violated(f"{name} does not end within {error.timeout:g} s")
+        else:
+            if status:
+                self.violated(f"{name} ended with {status}")
 
     def _present(self) -> set[str]:
         return present(self._follower.records[self._topics.presences])
@@ -294,7 +247,7 @@ class Chaos:
         """
         Let the schedule happen, and wait until all that was sent has ended.
         """
-        begun = time.monotonic()
+        self._begun = begun = time.monotonic()
         threads = [threading.Thread(target=self._send, args=(begun + self._seconds,))]
         threads[0].start()
         for fault in self._plan.faults:
@@ -306,47 +259,53 @@ class Chaos:
             thread.join()
         back = time.monotonic()
         self.counts["messages sent"] = self._sender.sent.total()
-        print(f"{time.strftime('%X')} all is back, {back - begun:.1f} s after the start", flush=True)
+        self._say("all is back")
         verdict, perBox = self._verdict, self._plan.tracks
+        deadline = back + _SETTLE
         self._until(
             lambda: not verdict.unfinished(),
-            _SETTLE,
+            deadline,
             lambda: f"messages without a final status: {len(verdict.unfinished())}, {verdict.unfinished()[:5]}",
         )
         self.counts["s until the last message ended"] = round(time.monotonic() - back)
         self._until(
             lambda: not verdict.untold(perBox),
-            _SETTLE,
+            deadline,
             lambda: f"boxes without all their tracks: {verdict.untold(perBox)[:10]}",
         )
         steady = set(self._plan.squads[1].assets)
-        self._until(lambda: steady <= self._present(), _SETTLE, lambda: f"absent: {sorted(steady - self._present())}")
+        self._until(lambda: steady <= self._present(), deadline, lambda: f"absent: {sorted(steady - self._present())}")
         self.counts["s until all was told"] = round(time.monotonic() - back)
         time.sleep(2)
         self._follower.look()
         if not steady <= self._present():
-            self.violations.append(f"told gone, and there: {sorted(steady - self._present())[:10]}")
+            self.violated(f"told gone, and there: {sorted(steady - self._present())[:10]}")
 
     def finish(self) -> None:
         """
         The boxes leave, and all are told gone.
         """
+        self._say("the boxes leave")
         for fleet in self._fleets:
             fleet.leave()
         for fleet in self._fleets:
-            if status := fleet.wait(15):
-                self.violations.append(f"{fleet.squad.name} ended with {status}")
-        self._until(lambda: not self._present(), _GONE, lambda: f"told connected, and gone: {sorted(self._present())}")
+            self._ended(fleet.squad.name, partial(fleet.wait, 15))
+        self._say("the boxes have left")
+        self._until(
+            lambda: not self._present(),
+            time.monotonic() + _GONE,
+            lambda: f"told connected, and gone: {sorted(self._present())}",
+        )
 
     def judge(self) -> None:
         """
         Stop the gateways, and look at everything.
         """
+        self._say("the gateways stop")
         for name, instance in self._instances.items():
-            if status := instance.stop():
-                self.violations.append(f"{name} ended with {status}")
-            self.violations += [f"{name} logged: {text}" for text in complaints(instance.gateway.log())]
-        self._follower.look()
+            self._ended(name, instance.stop)
+            self.violated(*(f"{name} logged: {text}" for text in complaints(instance.gateway.log())))
+        self._follower.readOut()
         lines: list[dict[str, Any]] = []
         sums = []
         for fleet in self._fleets:
@@ -354,9 +313,10 @@ class Chaos:
             lines += messages
             sums.append(its)
         verdict = self._verdict
-        self.violations += verdict.ofMessages(lines)
-        self.violations += verdict.ofTracks(self._plan.tracks, self._mayRepeat)
-        self.violations += verdict.ofSums(sums)
+        self.violated(*verdict.ofMessages(lines))
+        self.violated(*verdict.ofTracks(self._plan.tracks, self._mayRepeat))
+        self.violated(*verdict.ofPresences())
+        self.violated(*verdict.ofSums(sums))
         self.counts += verdict.counts
 
     @property
@@ -367,20 +327,31 @@ class Chaos:
         return [*_MISSING, *(asset for squad in self._plan.squads for asset in squad.assets)]
 
 
+async def _left(store: RedisSessionStore, prefix: str, assets: Sequence[str]) -> list[str]:
+    """
+    What stands in Redis and should not: mail, its counts, what is due, and boxes that somebody holds.
+    """
+    left = [f"mailbox of {asset}: {mail}" for asset in assets if (mail := await store.mailbox(BoxKey("dev", asset)))]
+    call = store._link.call
+    for key in await call("KEYS", f"{prefix}mail:*"):
+        live, size = await call("HMGET", key, "live", "bytes")
+        if int(live or 0) or int(size or 0):
+            left.append(f"{key.decode()} counts {live} messages of {size} bytes")
+    for kind in ("queue:*", "held:*", "due"):
+        left += [f"{key.decode()} is there" for key in await call("KEYS", f"{prefix}{kind}")]
+    return left
+
+
 async def _mail(reactor: Any, chaos: Chaos) -> None:
     """
-    See that the mailboxes become empty.
+    See that Redis has nothing left of it all.
     """
     store = RedisSessionStore(chaos.sessions, BackEndContext(reactor, "--sessions", startTimeout=10.0, stopTimeout=5.0))
     await store.start()
     deadline = time.monotonic() + _GONE
-    while True:
-        full = [(asset, mail) for asset in chaos.assets if (mail := await store.mailbox(BoxKey("dev", asset)))]
-        if not full or time.monotonic() > deadline:
-            break
+    while (left := await _left(store, chaos.prefix, chaos.assets)) and time.monotonic() < deadline:
         await deferLater(reactor, 1)
-    for asset, mail in full:
-        chaos.violations.append(f"mailbox of {asset}: {mail}")
+    chaos.violated(*left)
     await store.stop()
 
 
@@ -408,7 +379,7 @@ def main(reactor: Any, arguments: Sequence[str]) -> Deferred[None]:
     parser.add_argument("--keep", metavar="DIR", help="leave logs and the boxes' output there")
     options = parser.parse_args(arguments)
     plan = draw(options.seed, options.seconds, options.kafka)
-    print(f"seed {options.seed}: {plan._replace(squads=(), faults=())}")
+    print(f"seed {options.seed}: {plan._replace(squads=(), leavers=(), faults=())}")
     for squad in plan.squads:
         print(f"  {squad}")
     for fault in plan.faults:
@@ -422,8 +393,6 @@ def main(reactor: Any, arguments: Sequence[str]) -> Deferred[None]:
             shutil.rmtree(folder, ignore_errors=True)
         for name, count in sorted(chaos.counts.items()):
             print(f"{name}: {count}")
-        for violation in chaos.violations:
-            print(f"VIOLATED: {violation}")
         print(f"seed {options.seed}: {len(chaos.violations)} violations", flush=True)
         if chaos.violations:
             raise SystemExit(1)

@@ -36,7 +36,7 @@ class Squad(NamedTuple):
 
     name: str
     first: int
-    count: int
+    boxes: int
     ack: str
     options: tuple[str, ...]
 
@@ -45,7 +45,7 @@ class Squad(NamedTuple):
         """
         Of all its boxes.
         """
-        return [str(self.first + number) for number in range(self.count)]
+        return [str(self.first + number) for number in range(self.boxes)]
 
 
 class Fleet:
@@ -58,7 +58,7 @@ class Fleet:
     def __init__(self, squad: Squad, ports: Sequence[int], folder: Path, *options: str) -> None:
         self.squad = squad
         self.output = folder / f"{squad.name}.json"
-        given = (f"--first-asset={squad.first}", f"--boxes={squad.count}", f"--ack={squad.ack}", *squad.options)
+        given = (f"--first-asset={squad.first}", f"--boxes={squad.boxes}", f"--ack={squad.ack}", *squad.options)
         with self.output.open("wb") as output:
             self._process: subprocess.Popen[bytes] = startFleet(ports, "--stay", *given, *options, output=output)
 
@@ -219,13 +219,25 @@ class Follower:
 
     def look(self) -> None:
         """
-        Read what has come.
+        Read what has come; what comes all the time does not keep it.
         """
-        while messages := self._consumer.consume(2000, 0.5):
-            for message in messages:
-                if message.error() is None:
-                    place = (message.partition(), message.offset(), message.key(), message.value())
-                    self.records[message.topic()].append(Seen(*place, dict(message.headers() or ())))
+        while messages := self._consumer.consume(2000, 0.3):
+            self._keep(messages)
+            if len(messages) < 200:
+                break
+
+    def readOut(self, seconds: float = 2.0) -> None:
+        """
+        Read until nothing comes for so long.
+        """
+        while messages := self._consumer.consume(2000, seconds):
+            self._keep(messages)
+
+    def _keep(self, messages: Sequence[Any]) -> None:
+        for message in messages:
+            if message.error() is None:
+                place = (message.partition(), message.offset(), message.key(), message.value())
+                self.records[message.topic()].append(Seen(*place, dict(message.headers() or ())))
 
     def close(self) -> None:
         """
@@ -304,8 +316,9 @@ class Sender:
             id=f"{channel}{number}", account="dev", asset=asset, channel=channel, payload=b"%d" % number
         )
 
-    def _produce(self, asset: str, value: bytes, headers: dict[str, bytes] | None = None) -> None:
-        self._producer.produce(self._topic, value, f"dev/{asset}".encode(), headers=headers or {})
+    def _produce(self, asset: str, value: bytes, contentType: str = "") -> None:
+        headers: list[tuple[str, str | bytes | None]] = [("content-type", contentType)] if contentType else []
+        self._producer.produce(self._topic, value, f"dev/{asset}".encode(), headers=headers)
 
     def _plain(self, asset: str, message: cloudnext_pb2.DownlinkMessage) -> None:
         self._produce(asset, message.SerializeToString())
@@ -359,14 +372,25 @@ class Sender:
     def _json(self, asset: str, message: cloudnext_pb2.DownlinkMessage) -> None:
         message.want_ack = self._random.random() < 0.5
         value = MessageToJson(message, preserving_proto_field_name=True).encode()
-        self._produce(asset, value, {"content-type": b"application/json"})
+        self._produce(asset, value, "application/json")
 
 
 def complaints(log: str) -> Iterator[str]:
     """
-    What a gateway should never have logged, each with the lines that follow.
+    What a gateway should never have logged: the first of each kind, and how many there are of it.
     """
     lines = log.splitlines()
+    kinds: dict[str, list[str]] = {}
+    counts: Counter[str] = Counter()
     for number, line in enumerate(lines):
-        if "unforeseen" in line or "Unhandled" in line:
-            yield "\n".join(lines[number : number + 30])
+        if "unforeseen" in line or "Unhandled" in line or "#critical]" in line:
+            told = [line]
+            for more in lines[number + 1 : number + 80]:
+                if not more.startswith(("\t", " ")):
+                    break
+                told.append(more)
+            kind = " ".join(told[-2:]).strip() if len(told) > 1 else line.partition("]")[2]
+            counts[kind] += 1
+            kinds.setdefault(kind, told)
+    for kind, told in kinds.items():
+        yield f"{counts[kind]} times\n" + "\n".join(told)

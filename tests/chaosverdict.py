@@ -201,6 +201,7 @@ class Verdict:
                 event.message_status.status == cloudnext_pb2.DELIVERY_STATUS_SENT for event in statuses[name]
             ):
                 yield f"{name} was told sent, and then that its box was away: {self.story(name, sent)}"
+        yield from self._ofAnswers(received, messages)
         yield from self._ofOrder(lines, messages)
         yield from self._ofRejects(garbage)
 
@@ -216,6 +217,39 @@ class Verdict:
         if message.no_queue:
             ends.add((_REFUSED, "BOX_AWAY"))
         return ends
+
+    def _ofAnswers(self, received: Mapping[Name, int], messages: Mapping[Name, Sent]) -> Iterator[str]:
+        """
+        Each answer of an application was acked, so that it stands in C{messages}.
+        """
+        answered = set()
+        for seen in self._records[self._topics.messages]:
+            event = cloudnext_pb2.Event.FromString(seen.value)
+            answered.add((event.asset, event.message.ack_of))
+        self.counts["answers"] = len(answered)
+        for name in received:
+            if name in messages and messages[name].message.want_ack and name not in answered:
+                yield f"{name} was answered, and the answer is not in messages"
+
+    def ofPresences(self) -> Iterator[str]:
+        """
+        Each epoch begins once and ends once, in this order; what is told twice is the same.
+        """
+        told: dict[tuple[str, int], dict[int, set[int]]] = defaultdict(dict)
+        gone = cloudnext_pb2.PRESENCE_TYPE_DISCONNECT
+        for seen in self._records[self._topics.presences]:
+            event = cloudnext_pb2.Event.FromString(seen.value)
+            kinds = told[event.asset, event.link_epoch]
+            if gone in kinds and event.presence.type != gone:
+                yield f"{event.asset}: epoch {event.link_epoch} begins after its end"
+            kinds.setdefault(event.presence.type, set()).add(event.id)
+        self.counts["links told"] = len(told)
+        for (asset, epoch), kinds in told.items():
+            for kind, ids in kinds.items():
+                if len(ids) > 1:
+                    yield f"{asset}: {cloudnext_pb2.PresenceType.Name(kind)} of epoch {epoch} told {len(ids)} times"
+            if len([kind for kind in kinds if kind != gone]) > 1:
+                yield f"{asset}: epoch {epoch} begins in several ways: {sorted(kinds)}"
 
     @staticmethod
     def _ofOrder(lines: Sequence[dict[str, Any]], messages: Mapping[Name, Sent]) -> Iterator[str]:

@@ -7,6 +7,7 @@ tell themselves, by coming back, one of the living tells for them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,9 @@ class Membership:
         self._running: Deferred[None] | None = None
         self._judging: Deferred[None] | None = None
         self._mustRestore = False
+        self._mustStartAgain = False
+        # By the dead: attempts to adopt their boxes that the store may have made, and has not answered.
+        self._unheard: dict[str, str] = {}
         self._isStopping = False
 
     def start(self) -> Deferred[None]:
@@ -144,12 +148,15 @@ class Membership:
             self.log.warn("this instance's lease is gone: {renewal}", renewal=renewal.value)
             self._sinceWhen = now
             self._mustRestore = True
+            # Also if what follows fails, and is done again when the lease is as it should be.
+            self._mustStartAgain |= renewal is Renewal.unknown
             # First: nobody adopts the boxes of one that lives.
             self._isWorker(await gateway.store.leaseWorker(gateway.incarnation, self._worker))
         if self._mustRestore:
             await self._restore()
             self._mustRestore = False
-            if renewal is Renewal.unknown:
+            if self._mustStartAgain:
+                self._mustStartAgain = False
                 gateway.delivery.startAgain()
             else:
                 # Nobody was told of mail for the boxes of a dead one.
@@ -200,20 +207,38 @@ class Membership:
         for incarnation, since in self._deadSince.items():
             if since == now:
                 self.log.warn("instance {incarnation} has died and left boxes", incarnation=incarnation)
-            while now - since >= self._grace and self._isSteady and not self._isStopping:
-                orphans: list[Orphan] = await gateway.store.adopt(
-                    incarnation, gateway.incarnation, gateway.nowMs(), _CHUNK
-                )
-                for orphan in orphans:
-                    self._tell(orphan, incarnation)
-                if len(orphans) < _CHUNK:
-                    break
+            if now - since >= self._grace:
+                await self._adopt(incarnation)
+        for incarnation in list(self._unheard):
+            # It may hold nothing any more, since it is we who do.
+            await self._adopt(incarnation)
+
+    async def _adopt(self, dead: str) -> None:
+        """
+        Tell the boxes of a dead one.
+        """
+        gateway = self._gateway
+        while self._isSteady and not self._isStopping:
+            attempt = self._unheard.setdefault(dead, os.urandom(8).hex())
+            orphans: list[Orphan] = await gateway.store.adopt(
+                dead, gateway.incarnation, gateway.nowMs(), _CHUNK, attempt
+            )
+            del self._unheard[dead]
+            for orphan in orphans:
+                self._tell(orphan, dead)
+            if len(orphans) < _CHUNK:
+                break
 
     def _tell(self, orphan: Orphan, incarnation: str) -> None:
         gateway = self._gateway
+        previous = orphan.previous
+        if previous is not None and previous.connected and previous.incarnation != incarnation:
+            # The claim of the dead one may have come after its death, so that nobody asked for the box.
+            gateway.registry.giveUp(previous.incarnation, orphan.box, orphan.linkEpoch)
         protocol = _PROTOCOLS.get(orphan.protocol, cloudnext_pb2.PROTOCOL_UNSPECIFIED)
         envelope = Envelope(orphan.box, gateway.ids.next(), orphan.linkEpoch, gateway.instance, protocol)
         gateway.counters.orphans += 1
+        toldMs = gateway.nowMs()
         gateway.announcer.announce(
             presenceRecord(
                 envelope,
@@ -224,5 +249,5 @@ class Membership:
                 Reason.serverShutdown.value,
                 detail=f"its instance {incarnation} died",
             ),
-            lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch),
+            lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs),
         )

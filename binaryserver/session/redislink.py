@@ -197,7 +197,7 @@ class RedisLink:
         return self._call(words)
 
     def _call(self, words: tuple[Any, ...]) -> Deferred[Any]:
-        size = sum(len(word) for word in words if isinstance(word, str))
+        size = sum(len(word) for word in words if isinstance(word, str | bytes))
         self._size += size
         # Who cancels it does not want the answer, which comes all the same: the call itself goes on.
         answer: Deferred[Any] = Deferred()

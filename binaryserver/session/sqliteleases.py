@@ -79,14 +79,22 @@ def renew(connection: sqlite3.Connection, incarnation: str) -> Renewal:
     renewed = connection.execute(
         "UPDATE workers SET renewed = ? WHERE incarnation = ? AND alive", (_now(), incarnation)
     )
-    if renewed.rowcount:
-        return Renewal.renewed
+    return Renewal.renewed if renewed.rowcount else standing(connection, incarnation)
+
+
+def standing(connection: sqlite3.Connection, incarnation: str) -> Renewal:
+    """
+    What L{renew} would say, without renewing.
+    """
     known = connection.execute(
-        "SELECT incarnation FROM workers WHERE instance = ?", (instanceOf(incarnation),)
+        "SELECT incarnation, alive FROM workers WHERE instance = ?", (instanceOf(incarnation),)
     ).fetchone()
     if known is None:
         return Renewal.unknown
-    return Renewal.declaredDead if known[0] == incarnation else Renewal.superseded
+    latest, isAlive = known
+    if latest != incarnation:
+        return Renewal.superseded
+    return Renewal.renewed if isAlive else Renewal.declaredDead
 
 
 def bury(connection: sqlite3.Connection, leaseMs: int) -> list[str]:

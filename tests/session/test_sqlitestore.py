@@ -296,14 +296,14 @@ class SqliteSessionStoreTests(TestCase):
         A file of another release is refused with one line.
         """
         await (await self.startStore()).stop()
-        for version, statement in ((2, "PRAGMA user_version = 2"), (0, "PRAGMA user_version = 0")):
+        for version, statement in ((3, "PRAGMA user_version = 3"), (0, "PRAGMA user_version = 0")):
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(statement)
             store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))
             error = await self.errorOf(store.start(), ConfigError)
             self.assertEqual(
                 str(error),
-                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 3: "
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 4: "
                 "move the file away",
             )
 
@@ -324,7 +324,7 @@ class SqliteSessionStoreTests(TestCase):
         """
         await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
         with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (3,))
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (4,))
 
     async def test_badFiles(self) -> None:
         """
