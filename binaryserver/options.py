@@ -99,6 +99,12 @@ SETTINGS: Final = (
         "Where events go: sqlite:PATH, kafka://HOST:PORT, pykafka://..., memory:",
     ),
     Setting(
+        "cloudconnect",
+        "text",
+        OFF,
+        "The second cloud, beside --bus: rqueue://[:PASSWORD@]HOST:PORT/DB (rqueues:// with TLS).",
+    ),
+    Setting(
         "sessions",
         "text",
         "sqlite:var/sessions.sqlite",
@@ -159,25 +165,17 @@ def _shown(default: Any) -> str:
     return str(default) or "the host's name"
 
 
-class GatewayOptions(Options):
+class SettingsOptions(Options):
     """
-    Holds every setting by its name, checked and typed, once parsed.
+    Holds every setting by its name, checked and typed, once parsed. Subclassed by the programs.
+
+    @cvar program: its name
+    @cvar settings: all that it has
     """
 
+    program: ClassVar[str]
+    settings: ClassVar[tuple[Setting, ...]]
     synopsis = "[options]"
-    longdesc = (
-        "The gateway between vehicles and the cloud. Every option can also stand in the environment "
-        "(--flush-interval as BINARYSERVER_FLUSH_INTERVAL) and in the --config file (flush-interval = 0.05)."
-    )
-
-    optParameters: ClassVar = [
-        *(
-            [one.name, None, None, f"{one.help} [default: {_shown(one.default)}]"]
-            for one in SETTINGS
-            if one.kind != "texts"
-        ),
-        ["config", None, None, "Read settings from this TOML file."],
-    ]
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         """
@@ -185,18 +183,6 @@ class GatewayOptions(Options):
         """
         self._environment = os.environ if environment is None else environment
         Options.__init__(self)
-
-    def opt_md30(self, endpoint: str) -> None:
-        """
-        Listen for MD30 boxes here; repeatable; off: do not. [default: tcp:1883:interface=127.0.0.1]
-        """
-        self._append("md30", endpoint)
-
-    def opt_channel_expiry(self, expiry: str) -> None:
-        """
-        When a message expires whose sender does not say, for one channel: CHANNEL=SECONDS; repeatable.
-        """
-        self._append("channel-expiry", expiry)
 
     def _append(self, name: str, value: str) -> None:
         self.opts[name] = [*(self.opts.get(name) or ()), value]
@@ -211,8 +197,8 @@ class GatewayOptions(Options):
             Options.parseOptions(self, options)
         except UsageError as error:
             named = str(error).partition("option ")[2].split(" ")[0]
-            near = get_close_matches(named, [one.option for one in SETTINGS], 1)
-            sys.exit(f"binaryserver: {error}{f'; {near[0]} is' if near else ''}")
+            near = get_close_matches(named, [one.option for one in self.settings], 1)
+            sys.exit(f"{self.program}: {error}{f'; {near[0]} is' if near else ''}")
 
     def postOptions(self) -> None:
         """
@@ -223,7 +209,7 @@ class GatewayOptions(Options):
         try:
             self.resolve()
         except ConfigError as error:
-            sys.exit(f"binaryserver: {error}")
+            sys.exit(f"{self.program}: {error}")
 
     def resolve(self) -> None:
         """
@@ -233,7 +219,7 @@ class GatewayOptions(Options):
         """
         path = self.opts.get("config") or self._environment.get(_ENVIRONMENT + "CONFIG")
         file = self._read(path) if path else {}
-        for setting in SETTINGS:
+        for setting in self.settings:
             given = self.opts.get(setting.name)
             if given is not None:
                 value, where = given, "command line"
@@ -255,9 +241,43 @@ class GatewayOptions(Options):
             raise ConfigError("--config", f"{path}: {error.strerror}") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError("--config", f"{path}: {error}") from error
-        known = {setting.name for setting in SETTINGS}
+        known = {setting.name for setting in self.settings}
         for name in values:
             if name not in known:
                 near = get_close_matches(name, known, 1)
                 raise ConfigError("--config", f"{path}: {name} is no setting{f'; {near[0]} is' if near else ''}")
         return values
+
+
+class GatewayOptions(SettingsOptions):
+    """
+    Those of C{twistd binaryserver}.
+    """
+
+    program = "binaryserver"
+    settings = SETTINGS
+    longdesc = (
+        "The gateway between vehicles and the cloud. Every option can also stand in the environment "
+        "(--flush-interval as BINARYSERVER_FLUSH_INTERVAL) and in the --config file (flush-interval = 0.05)."
+    )
+
+    optParameters: ClassVar = [
+        *(
+            [one.name, None, None, f"{one.help} [default: {_shown(one.default)}]"]
+            for one in SETTINGS
+            if one.kind != "texts"
+        ),
+        ["config", None, None, "Read settings from this TOML file."],
+    ]
+
+    def opt_md30(self, endpoint: str) -> None:
+        """
+        Listen for MD30 boxes here; repeatable; off: do not. [default: tcp:1883:interface=127.0.0.1]
+        """
+        self._append("md30", endpoint)
+
+    def opt_channel_expiry(self, expiry: str) -> None:
+        """
+        When a message expires whose sender does not say, for one channel: CHANNEL=SECONDS; repeatable.
+        """
+        self._append("channel-expiry", expiry)

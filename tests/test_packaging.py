@@ -123,7 +123,7 @@ class InstallationTests(SynchronousTestCase):
         self.assertIn("web", commandsBefore)
 
         self.pip("install", "--quiet", "--no-deps", "--no-build-isolation", *arguments, str(self.source))
-        self.assertEqual(self.commands(), {*commandsBefore, "binaryserver"})
+        self.assertEqual(self.commands(), {*commandsBefore, "binaryserver", "binaryserver-shovel"})
         self.checkInstalled()
 
         self.pip("uninstall", "--quiet", "--yes", "binaryserver")
