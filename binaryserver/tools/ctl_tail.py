@@ -12,7 +12,6 @@ from typing import Any
 from binaryserver.tools.ctl_http import AskFailed, ask, fail, tell
 from binaryserver.tools.terminal import printable
 
-
 _SHOWN = 120
 """Characters of a payload in base64; --json shows all."""
 
