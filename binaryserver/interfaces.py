@@ -15,6 +15,7 @@ from zope.interface import Attribute, Interface
 from binaryserver.model import (
     BoxKey,
     Claim,
+    Clouds,
     DownlinkMessage,
     FingerprintUpdate,
     LinkState,
@@ -295,7 +296,8 @@ class ISessionStore(Interface):
 
     def renew(incarnation: str) -> Deferred[Renewal]:
         """
-        Say that it is alive. Anything but C{renewed} changes nothing.
+        Say that it is alive. Anything but C{renewed} changes nothing. C{superseded}: a newer incarnation of its
+        instance was registered, whatever else is known of it.
         """
 
     def bury(leaseMs: int) -> Deferred[list[str]]:
@@ -329,6 +331,10 @@ class ISessionStore(Interface):
         Called again with the C{attempt} of the box's latest claim, it changes nothing and answers with the same epoch
         and the same previous owner: the first answer was lost, and whom to ask for the box's tracks must not be.
 
+        Of an incarnation that is known to be dead (L{renew} would say C{declaredDead} or C{superseded}) it fails with
+        L{StoreError} and changes nothing: the claim of one that died may arrive late, and whoever holds the box by then
+        would not hear of it. One that the store never heard of may claim.
+
         @param attempt: drawn for each link; a few characters of ASCII
         @param protocol: C{"md30"} or C{"md21"}
         @param peer: the peer's IP address
@@ -347,12 +353,18 @@ class ISessionStore(Interface):
             the box, or the same one with another owner, it is not, and of that box only the marks are merged.
         """
 
-    def adopt(dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+    def adopt(dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
         """
         Take over boxes that C{dead} still owns as C{connected}, to tell that they are gone; none, if C{dead} lives
         (again, L{isDead}). Each gets its next link epoch and C{incarnation} as its owner, stays C{connected} and does
         not listen. Whoever adopted a box tells, and then calls L{release}: if it dies before, another adopts the box
         from it.
+
+        Called again with the same C{attempt}, it answers with what that attempt took and C{incarnation} still has by
+        it (not released, claimed, restored or adopted since), whether or not C{dead} lives, and takes nothing more:
+        the first answer was lost. Where there is nothing of the kind, it is a first call.
+
+        @param attempt: drawn for each call, and again once that was answered; a few characters of ASCII
         """
 
     def accounts(asset: str) -> Deferred[tuple[str, ...]]:
@@ -416,7 +428,8 @@ class ISessionStore(Interface):
     def progressMessages(heard: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
         """
         Note what was heard of messages. Without C{Progress.final}: the box acked it; this chooses C{acked} unless
-        C{wantAck}. With it: this chooses that, unless one is chosen.
+        C{wantAck}. With it: this chooses that, unless one is chosen. What is bound to another number of attempts
+        (C{Progress.attempts}) changes nothing.
 
         @return: fires with, for each, the entry as it stands now if this call changed it (C{deliveredAt} set for the
             first time, or the final status chosen), else L{None}
@@ -466,6 +479,11 @@ class IDirectorySource(Interface):
         @param account: as the box gave it; empty if it gave none
         @param certified: a client certificate proved account and asset
         @return: fires with the account that the box belongs to, or L{None}: refused
+        """
+
+    def clouds(account: str) -> Clouds:
+        """
+        Where an account's events go, if the gateway has both. At once.
         """
 
     def fieldName(account: str, number: int) -> tuple[str, str] | None:

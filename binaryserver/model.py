@@ -152,6 +152,16 @@ REMEMBERED_MS = 86_400_000
 """How long after its expiry the id of a finished message is known."""
 
 
+class Clouds(Enum):
+    """
+    Where an account's events go.
+    """
+
+    cloudnext = "cloudnext"
+    cloudconnect = "cloudconnect"
+    both = "both"
+
+
 class Renewal(Enum):
     """
     What the session store says to an incarnation that renews its lease.
@@ -160,6 +170,7 @@ class Renewal(Enum):
     renewed = "it is known and alive"
     unknown = "no such lease: the store lost its memory"
     declaredDead = "another instance has declared it dead"
+    superseded = "another process runs under the name of its instance"
 
 
 class LinkState(NamedTuple):
@@ -185,6 +196,7 @@ class Orphan(NamedTuple):
 
     @ivar linkEpoch: the new one
     @ivar lostEpoch: that of the link that died
+    @ivar previous: who held the box before the one that died claimed it; L{None} if that is not known
     """
 
     box: BoxKey
@@ -192,6 +204,7 @@ class Orphan(NamedTuple):
     lostEpoch: int
     protocol: str
     peer: str
+    previous: Owner | None
 
 
 class FinalStatus(Enum):
@@ -304,9 +317,11 @@ class Progress(NamedTuple):
     What was heard of a message.
 
     @ivar final: L{None}: the box has it, which is final unless its application is to answer
+    @ivar attempts: it is only true as long as the message was attempted so often; 0: always
     """
 
     box: BoxKey
     id: str
     at: int
     final: Final | None = None
+    attempts: int = 0

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any, ClassVar, Final
 
-from twisted.python.usage import Options
+from twisted.python.usage import Options, UsageError
 
 from binaryserver.errors import ConfigError
 
@@ -128,6 +128,12 @@ SETTINGS: Final = (
         "Where events go: sqlite:PATH, kafka://HOST:PORT, pykafka://..., memory:",
     ),
     Setting(
+        "cloudconnect",
+        "text",
+        OFF,
+        "The second cloud, beside --bus: rqueue://[:PASSWORD@]HOST:PORT/DB (rqueues:// with TLS).",
+    ),
+    Setting(
         "sessions",
         "text",
         "sqlite:var/sessions.sqlite",
@@ -198,12 +204,97 @@ def _shown(setting: Setting) -> str:
     return str(default) or ("the host's name" if setting.name == "instance" else "none")
 
 
-class GatewayOptions(Options):
+class SettingsOptions(Options):
     """
-    Holds every setting by its name, checked and typed, once parsed.
+    Holds every setting by its name, checked and typed, once parsed. Subclassed by the programs.
+
+    @cvar program: its name
+    @cvar settings: all that it has
     """
 
+    program: ClassVar[str]
+    settings: ClassVar[tuple[Setting, ...]]
     synopsis = "[options]"
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """
+        @param environment: where variables are looked for; the process's own by default
+        """
+        self._environment = os.environ if environment is None else environment
+        Options.__init__(self)
+
+    def _append(self, name: str, value: str) -> None:
+        self.opts[name] = [*(self.opts.get(name) or ()), value]
+
+    def parseOptions(self, options: Any = None) -> None:
+        """
+        See L{Options.parseOptions}.
+
+        Ends the process with one line if one of them is none, where twistd would print all that there are.
+        """
+        try:
+            Options.parseOptions(self, options)
+        except UsageError as error:
+            named = str(error).partition("option ")[2].split(" ")[0]
+            near = get_close_matches(named, [one.option for one in self.settings], 1)
+            sys.exit(f"{self.program}: {error}{f'; {near[0]} is' if near else ''}")
+
+    def postOptions(self) -> None:
+        """
+        Give every setting its value.
+
+        Ends the process with one line that names the option if one cannot be used.
+        """
+        try:
+            self.resolve()
+        except ConfigError as error:
+            sys.exit(f"{self.program}: {error}")
+
+    def resolve(self) -> None:
+        """
+        Give every setting its value.
+
+        @raise ConfigError: one cannot be used
+        """
+        path = self.opts.get("config") or self._environment.get(_ENVIRONMENT + "CONFIG")
+        file = self._read(path) if path else {}
+        for setting in self.settings:
+            given = self.opts.get(setting.name)
+            if given is not None:
+                value, where = given, "command line"
+            elif setting.variable in self._environment:
+                value, where = self._environment[setting.variable], setting.variable
+            elif setting.name in file:
+                value, where = file[setting.name], str(path)
+            else:
+                self.opts[setting.name] = setting.default
+                continue
+            self.opts[setting.name] = setting.parse(value, where)
+        self.opts["instance"] = self.opts["instance"] or os.uname().nodename
+
+    def _read(self, path: str) -> dict[str, Any]:
+        try:
+            with open(path, "rb") as file:
+                values = tomllib.load(file)
+        except OSError as error:
+            raise ConfigError("--config", f"{path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError("--config", f"{path}: {error}") from error
+        known = {setting.name for setting in self.settings}
+        for name in values:
+            if name not in known:
+                near = get_close_matches(name, known, 1)
+                raise ConfigError("--config", f"{path}: {name} is no setting{f'; {near[0]} is' if near else ''}")
+        return values
+
+
+class GatewayOptions(SettingsOptions):
+    """
+    Those of C{twistd binaryserver}.
+    """
+
+    program = "binaryserver"
+    settings = SETTINGS
     longdesc = (
         "The gateway between vehicles and the cloud. Every option can also stand in the environment "
         "(--flush-interval as BINARYSERVER_FLUSH_INTERVAL) and in the --config file (flush-interval = 0.05)."
@@ -217,13 +308,6 @@ class GatewayOptions(Options):
         ),
         ["config", None, None, "Read settings from this TOML file."],
     ]
-
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """
-        @param environment: where variables are looked for; the process's own by default
-        """
-        self._environment = os.environ if environment is None else environment
-        Options.__init__(self)
 
     def opt_md30(self, endpoint: str) -> None:
         """
@@ -248,54 +332,3 @@ class GatewayOptions(Options):
         When a message expires whose sender does not say, for one channel: CHANNEL=SECONDS; repeatable.
         """
         self._append("channel-expiry", expiry)
-
-    def _append(self, name: str, value: str) -> None:
-        self.opts[name] = [*(self.opts.get(name) or ()), value]
-
-    def postOptions(self) -> None:
-        """
-        Give every setting its value.
-
-        Ends the process with one line that names the option if one cannot be used.
-        """
-        try:
-            self.resolve()
-        except ConfigError as error:
-            sys.exit(f"binaryserver: {error}")
-
-    def resolve(self) -> None:
-        """
-        Give every setting its value.
-
-        @raise ConfigError: one cannot be used
-        """
-        path = self.opts.get("config") or self._environment.get(_ENVIRONMENT + "CONFIG")
-        file = self._read(path) if path else {}
-        for setting in SETTINGS:
-            given = self.opts.get(setting.name)
-            if given is not None:
-                value, where = given, "command line"
-            elif setting.variable in self._environment:
-                value, where = self._environment[setting.variable], setting.variable
-            elif setting.name in file:
-                value, where = file[setting.name], str(path)
-            else:
-                self.opts[setting.name] = setting.default
-                continue
-            self.opts[setting.name] = setting.parse(value, where)
-        self.opts["instance"] = self.opts["instance"] or os.uname().nodename
-
-    def _read(self, path: str) -> dict[str, Any]:
-        try:
-            with open(path, "rb") as file:
-                values = tomllib.load(file)
-        except OSError as error:
-            raise ConfigError("--config", f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError("--config", f"{path}: {error}") from error
-        known = {setting.name for setting in SETTINGS}
-        for name in values:
-            if name not in known:
-                near = get_close_matches(name, known, 1)
-                raise ConfigError("--config", f"{path}: {name} is no setting{f'; {near[0]} is' if near else ''}")
-        return values

@@ -141,9 +141,16 @@ class GatewayService(Component):
     log = Logger()
 
     def __init__(
-        self, gateway: Gateway, peers: IPeers, drainTimeout: float, lease: float = 10.0, grace: float = 10.0
+        self,
+        gateway: Gateway,
+        peers: IPeers,
+        drainTimeout: float,
+        lease: float,
+        grace: float,
+        giveUp: Callable[[], None],
     ) -> None:
         """
+        @param giveUp: called once if another process has taken this instance's name: the process is to stop
         @param drainTimeout: s
         @param lease: s, see L{Membership}
         @param grace: s, likewise
@@ -151,7 +158,9 @@ class GatewayService(Component):
         self._gateway = gateway
         self._peers = peers
         self._drainTimeout = drainTimeout
-        self._membership = Membership(gateway, lease, grace)
+        self._giveUp = giveUp
+        self._isSuperseded = False
+        self._membership = Membership(gateway, lease, grace, self._wasSuperseded)
         self.drainedWhole = True
 
     def begin(self) -> Deferred[None]:
@@ -168,6 +177,11 @@ class GatewayService(Component):
             gateway.delivery.start()
 
         return self._peers.start(gateway).addCallback(heard).addCallback(leased)
+
+    def _wasSuperseded(self) -> None:
+        if not self._isSuperseded:
+            self._isSuperseded = True
+            self._giveUp()
 
     def end(self) -> Deferred[None]:
         """
@@ -191,11 +205,12 @@ class GatewayService(Component):
         told = await self._until(
             lambda: (
                 gateway.delivery.isIdle
-                and not (gateway.untold or gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes)
+                and not (gateway.untold or gateway.registry.releases.waiting)
+                and not (gateway.uplink.hasUnwrittenMarks or gateway.uplink.pendingBytes)
             ),
             deadline,
         )
-        self.drainedWhole = acked and told
+        self.drainedWhole = acked and told and not self._isSuperseded
         gateway.sweeper.stop()
         await self._until(lambda: not links, min(deadline, gateway.clock.seconds() + 1))
         for link in list(links):

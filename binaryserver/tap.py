@@ -77,7 +77,7 @@ def makeService(options: GatewayOptions) -> MultiService:
         services = _parent(reactor, options) if options["workers"] > 1 else _single(reactor, options)
     except ConfigError as error:
         sys.exit(f"binaryserver: {error}")
-    run = _Run(reactor, services)
+    run = Run(reactor, services, "binaryserver")
     root = MultiService()
     services.setServiceParent(root)
     run.setServiceParent(root)
@@ -93,14 +93,18 @@ def _tuneCollector() -> None:
     gc.set_threshold(50_000, 20, 50)
 
 
-class _Run(Service):
+class Run(Service):
     """
     What the process owes its caller: signals, one line when the start fails, and the exit status.
     """
 
-    def __init__(self, reactor: Any, services: OrderedServices) -> None:
+    def __init__(self, reactor: Any, services: OrderedServices, program: str) -> None:
+        """
+        @param program: its name, for that line
+        """
         self._reactor = reactor
         self._services = services
+        self._program = program
         self._status = 0
 
     def startService(self) -> None:
@@ -124,14 +128,15 @@ class _Run(Service):
         self._reactor.callFromThread(self._reactor.stop)
 
     def _started(self, _: None) -> None:
-        log.info("binaryserver is ready")
+        log.info("{program} is ready", program=self._program)
 
     def _failed(self, failure: Failure) -> None:
         if failure.check(BinaryServerError):
-            print(f"binaryserver: {_named(failure)}", file=sys.__stderr__, flush=True)
+            print(f"{self._program}: {_named(failure)}", file=sys.__stderr__, flush=True)
         else:
             log.failure("the start failed in an unforeseen way", failure)
-            print(f"binaryserver: {failure.type}: {failure.getErrorMessage()}", file=sys.__stderr__, flush=True)
+            text = f"{failure.type}: {failure.getErrorMessage()}"
+            print(f"{self._program}: {text}", file=sys.__stderr__, flush=True)
         self._status = 1
         self._reactor.callWhenRunning(self._reactor.stop)
 
@@ -238,7 +243,7 @@ def _single(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     gateway = built.gateway()
     _http(reactor, settings, built, services)
     _useUdp(gateway, _udp(reactor, settings, built), services)
-    built.life(gateway).setServiceParent(services)
+    built.life(gateway, reactor.stop).setServiceParent(services)
     built.consumer(gateway).setServiceParent(services)
     for name, listener in _listeningServices(reactor, settings, built):
         listener.factory = _factoryOf(name, gateway)
@@ -255,14 +260,29 @@ class _Built:
         self._reactor = reactor
         self._settings = settings
         self._incarnation = incarnation
-        self.bus: IBus = self._make(IBusPlugin, "bus")
+        self.mainBus: IBus = self._make(IBusPlugin, "bus")
         self.store: ISessionStore = self._make(ISessionStorePlugin, "sessions")
         self.directory: IDirectorySource = self._make(IDirectoryPlugin, "directory")
+        self.bus = self._clouds()
         self._peers: IPeers = self.store.peers(incarnation) or peers
         self._expiry = ChannelExpiry(settings["message-expiry"], settings["channel-expiry"])
 
     def _make(self, interface: Any, name: str) -> Any:
         return createBackEnd(interface, self._settings[name], _context(self._reactor, self._settings, f"--{name}"))
+
+    def _clouds(self) -> IBus:
+        """
+        The bus of a gateway: with CloudConnect beside it, where that is configured.
+        """
+        settings = self._settings
+        if settings["cloudconnect"] == OFF:
+            return self.mainBus
+        from binaryserver.bus.clouds import CloudsBus
+        from binaryserver.bus.rqueue import RQueue
+
+        context = _context(self._reactor, settings, "--cloudconnect")
+        queue = RQueue(settings["cloudconnect"], context, Topics.named(settings["topic-prefix"]))
+        return CloudsBus(self.mainBus, queue, self.directory.clouds)
 
     def backEnds(self, services: OrderedServices) -> None:
         """
@@ -272,14 +292,15 @@ class _Built:
         for backEnd, name in ((self.bus, "bus"), (self.store, "sessions"), (self.directory, "directory")):
             BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
 
-    def life(self, gateway: Gateway) -> GatewayService:
+    def life(self, gateway: Gateway, giveUp: Callable[[], None]) -> GatewayService:
         """
         The gateway's own life.
+
+        @param giveUp: stops the process
         """
         settings = self._settings
-        return GatewayService(
-            gateway, self._peers, settings["drain-timeout"], settings["lease"], settings["reconnect-grace"]
-        )
+        lease, grace = settings["lease"], settings["reconnect-grace"]
+        return GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, giveUp)
 
     def consumer(self, gateway: Gateway) -> DownlinkConsumer:
         """
@@ -355,7 +376,7 @@ def _http(reactor: Any, settings: Mapping[str, Any], built: _Built, services: Or
     listener = ListeningService(
         "--http", settings["http"], _endpoint(reactor, settings, "--http", settings["http"]), _HTTP_NEEDS_LOOPBACK
     )
-    listener.factory = lambda: makeSite(built.bus, built.store, Topics.named(settings["topic-prefix"]), reactor)
+    listener.factory = lambda: makeSite(built.mainBus, built.store, Topics.named(settings["topic-prefix"]), reactor)
     listener.setServiceParent(services)
 
 
@@ -365,7 +386,7 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
             raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
     built = _Built(reactor, settings, settings["instance"], NoPeers())
     services = OrderedServices()
-    BackEndService(built.bus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
+    BackEndService(built.mainBus, "--bus", settings["start-timeout"], reactor).setServiceParent(services)
     BackEndService(built.store, "--sessions", settings["start-timeout"], reactor).setServiceParent(services)
     _http(reactor, settings, built, services)
     for name, description in _boxListeners(settings):
@@ -432,7 +453,7 @@ class _Worker:
         built.backEnds(services)
         gateway = built.gateway()
         _useUdp(gateway, _udp(self._reactor, settings, built, message["worker"]), services)
-        self._life = built.life(gateway)
+        self._life = built.life(gateway, self._end)
         self._life.setServiceParent(services)
         built.consumer(gateway).setServiceParent(services)
         for one in message["listening"]:

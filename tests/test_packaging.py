@@ -123,7 +123,7 @@ class InstallationTests(SynchronousTestCase):
         self.assertIn("web", commandsBefore)
 
         self.pip("install", "--quiet", "--no-deps", "--no-build-isolation", *arguments, str(self.source))
-        self.assertEqual(self.commands(), {*commandsBefore, "binaryserver"})
+        self.assertEqual(self.commands(), {*commandsBefore, "binaryserver", "binaryserver-shovel"})
         self.checkInstalled()
 
         self.pip("uninstall", "--quiet", "--yes", "binaryserver")
@@ -145,12 +145,21 @@ class InstallationTests(SynchronousTestCase):
                 "    print(*sorted(backEnds(kind)))\n"
                 "print('confluent_kafka' in sys.modules or 'twisted.internet.reactor' in sys.modules)\n"
                 "from binaryserver.directory.fields import packagedFields\n"
-                "print(packagedFields()[8][0])\n",
+                "print(packagedFields()[8][0])\n"
+                "from binaryserver.session.redisscripts import loadScripts\n"
+                "print(*sorted(loadScripts()))\n",
             ]
         )
         self.assertEqual(
             found.splitlines(),
-            ["kafka memory pykafka sqlite", "memory sqlite", "open", "False", "GPS_SPEED"],
+            [
+                "kafka memory pykafka sqlite",
+                "memory redis rediss sqlite",
+                "open",
+                "False",
+                "GPS_SPEED",
+                "adopt bury claim due lease mailbox marks mqtt progress put release remove renew restore take",
+            ],
         )
         for script in ("binaryserver-ctl", "binaryserver-box"):
             self.assertIn("usage: " + script, self.execute([str(self.environment / "bin" / script), "--help"]))

@@ -69,9 +69,13 @@ _PRODUCER_ONLY = frozenset(
 )
 
 
+_SECRET = re.compile(r"((?:password|secret)[^=&]*=)[^&]*", re.IGNORECASE)
+
+
 class KafkaSettings:
     """
-    @ivar spec: as it was given
+    @ivar shown: as it was given, but for its secrets
+    @ivar isDebugged: librdkafka is asked for its own log
     @ivar servers: C{HOST:PORT[,HOST:PORT...]}
     @ivar maxMessage: bytes, the largest record
     """
@@ -80,27 +84,30 @@ class KafkaSettings:
         """
         @raise ConfigError: C{spec} cannot be understood
         """
-        self.spec = spec
+        self.shown = shown = _SECRET.sub(r"\1***", spec)
         rest = spec.partition("://")[2]
         self.servers, _, query = rest.partition("?")
         for server in self.servers.rstrip("/").split(","):
             match = _SERVER.fullmatch(server)
             if match is None or not 0 < int(match[2]) < 65536:
-                raise ConfigError(context.option, f"{spec!r}: {server!r} is not HOST:PORT")
+                raise ConfigError(context.option, f"{shown!r}: {server!r} is not HOST:PORT")
         self.servers = self.servers.rstrip("/")
         self._options: dict[str, Any] = dict(_DEFAULTS)
         try:
             given = parse_qsl(query, keep_blank_values=True, strict_parsing=True) if query else []
         except ValueError:
-            raise ConfigError(context.option, f"{spec!r}: {query!r} is not option=value[&option=value...]") from None
+            raise ConfigError(
+                context.option, f"{shown!r}: what follows the question mark is not option=value[&option=value...]"
+            ) from None
         for name, value in given:
             if name in _OURS:
-                raise ConfigError(context.option, f"{spec!r}: {name} cannot be set: {_OURS[name]}")
+                raise ConfigError(context.option, f"{shown!r}: {name} cannot be set: {_OURS[name]}")
             self._options[name] = value
+        self.isDebugged = "debug" in self._options
         try:
             self.maxMessage = int(self._options["message.max.bytes"])
         except ValueError:
-            raise ConfigError(context.option, f"{spec!r}: message.max.bytes is no number") from None
+            raise ConfigError(context.option, f"{shown!r}: message.max.bytes is no number") from None
 
     def producer(self, flushInterval: float) -> dict[str, Any]:
         """

@@ -17,6 +17,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 )
 
 from binaryserver.bus.kafka_settings import KafkaSettings
+from binaryserver.bus.topics import prefixOption
 from binaryserver.errors import BusError, BusUnavailable, ConfigError
 from binaryserver.plugins import BackEndContext
 
@@ -41,7 +42,7 @@ def describeTopics(
         raise ConfigError(
             context.option,
             f"no topic {', '.join(missing)} at {settings.servers}; make them with: "
-            f"binaryserver-ctl topics create --bus '{settings.spec}'",
+            f"binaryserver-ctl topics create --bus '{settings.shown}'{prefixOption(context.topics)}",
         )
     partitions = {topic: len(metadata.topics[topic].partitions) for topic in context.topics}
     return partitions, *_topicSettings(settings, context, logger)

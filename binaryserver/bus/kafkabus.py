@@ -87,7 +87,7 @@ class KafkaBus:
         self._quiet = context.flushInterval * 0.8
         self._isStopping = False
         self._whenEmpty: Deferred[None] | None = None
-        self._logger = _bridge(self.log)
+        self._logger = _bridge(self.log, self._settings.isDebugged)
 
     # Life.
 
@@ -419,7 +419,10 @@ class _Bridge(logging.Handler):
         self._log.debug("librdkafka: {line}", line=record.getMessage())
 
 
-def _bridge(log: Logger) -> logging.Logger:
+def _bridge(log: Logger, isWanted: bool) -> logging.Logger:
+    """
+    @param isWanted: the librdkafka option C{debug} asks for its lines; what an operator is to know is logged without
+    """
     logger = logging.Logger("binaryserver.bus.kafka")
-    logger.addHandler(_Bridge(log))
+    logger.addHandler(_Bridge(log) if isWanted else logging.NullHandler())
     return logger

@@ -17,6 +17,7 @@ from zope.interface import implementer
 
 from binaryserver.bus.partitioner import partition
 from binaryserver.bus.pykafka_options import parseSpec
+from binaryserver.bus.topics import prefixOption
 from binaryserver.errors import BusError, BusUnavailable, ConfigError
 from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record
@@ -57,6 +58,7 @@ class PykafkaBus:
         @param makeLink: makes the link to a broker; L{None}: a real one
         @raise ConfigError: C{spec} cannot be understood, or pykafka is not installed
         """
+        self._spec = spec
         try:
             from binaryserver.bus import (
                 pykafka_admin,
@@ -168,7 +170,7 @@ class PykafkaBus:
             raise ConfigError(
                 self._context.option,
                 f"these topics are missing: {', '.join(missing)}; "
-                "make them with: binaryserver-ctl topics create --partitions N --replication R",
+                f"make them with: binaryserver-ctl topics create --bus '{self._spec}'{prefixOption(topics)}",
             )
         # Warms up: for its first producer id a broker has to ask the controller for a block of them.
         await self._sender.newProducer()

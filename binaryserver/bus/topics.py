@@ -4,10 +4,19 @@ The names of the topics on the bus (DESIGN 10).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 DEFAULT_PREFIX = "binaryserver."
 """What stands before every topic's name unless it is configured otherwise."""
+
+
+def prefixOption(topics: Sequence[str]) -> str:
+    """
+    What is to be added to a command that makes these topics (L{Topics.all}), where their prefix is not the usual one.
+    """
+    prefix = topics[0].removesuffix(Topics._fields[0]) if topics else DEFAULT_PREFIX
+    return "" if prefix == DEFAULT_PREFIX else f" --topic-prefix '{prefix}'"
 
 
 class Topics(NamedTuple):

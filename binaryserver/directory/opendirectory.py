@@ -13,6 +13,7 @@ from zope.interface import implementer
 from binaryserver.directory.fields import packagedFields
 from binaryserver.errors import ConfigError
 from binaryserver.interfaces import IDirectorySource
+from binaryserver.model import Clouds
 from binaryserver.plugins import BackEndContext
 
 DEFAULT_ACCOUNT = "dev"
@@ -55,6 +56,12 @@ class OpenDirectory:
         """
         named = account or DEFAULT_ACCOUNT
         return succeed(named if _ACCOUNT.fullmatch(named) else None)
+
+    def clouds(self, account: str) -> Clouds:
+        """
+        See L{IDirectorySource.clouds}.
+        """
+        return Clouds.both
 
     def fieldName(self, account: str, number: int) -> tuple[str, str] | None:
         """

@@ -222,7 +222,9 @@ class DownlinkConsumer(Component):
         source = f"{record.topic}/{record.partition}/{record.offset}"
         self.log.info("a downlink record was rejected: {code} ({source})", code=error.code, source=source)
         done: Deferred[None] = Deferred()
-        maxRecord = gateway.bus.maxRecord
-        reject = downlinkRejectRecord(record, source, error.code, str(error), gateway.instance, nowMs, maxRecord)
+        box = error.message.box if error.message is not None else None
+        reject = downlinkRejectRecord(
+            record, box, source, error.code, str(error), gateway.instance, nowMs, gateway.bus.maxRecord
+        )
         gateway.rejects.announce(reject, lambda: done.callback(None))
         return done

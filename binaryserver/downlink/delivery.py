@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -179,7 +179,7 @@ class Delivery:
         if not takes:
             self._isTaking = False
             return
-        taken: Deferred[Any] = self._store.takeMessages(takes, self._nowMs())
+        taken: Deferred[Any] = maybeDeferred(self._store.takeMessages, takes, self._nowMs())
         taken.addCallbacks(self._taken, self._notTaken, callbackArgs=(links, takes), errbackArgs=(links,))
         taken.addErrback(self._failed).addCallback(self._takeMore)
 
@@ -222,7 +222,8 @@ class Delivery:
         for entry in entries:
             if entry.message.noQueue and entry.attempts == 1:
                 final = Final(FinalStatus.refused, "BOX_AWAY", self._nowMs())
-                self._hear(Progress(entry.message.box, entry.message.id, final.at, final))
+                # Unless another link of the box has taken it since.
+                self._hear(Progress(entry.message.box, entry.message.id, final.at, final, entry.attempts))
 
     def _notTaken(self, failure: Failure, links: Sequence[BoxLink]) -> Deferred[None]:
         self.log.warn("session store did not give messages, trying again: {reason}", reason=failure.getErrorMessage())
@@ -277,7 +278,7 @@ class Delivery:
     def _note(self) -> None:
         self._notedAt = self._clock.seconds()
         heard, self._heard = self._heard[:_MAX_HEARD], self._heard[_MAX_HEARD:]
-        noted: Deferred[Any] = self._store.progressMessages([progress for progress, _ in heard])
+        noted: Deferred[Any] = maybeDeferred(self._store.progressMessages, [progress for progress, _ in heard])
         noted.addCallbacks(self._wasNoted, self._notNoted, callbackArgs=(heard,), errbackArgs=(heard,))
         noted.addErrback(self._failed).addCallback(self._noteMore)
 
@@ -324,7 +325,7 @@ class Delivery:
             # More of them would wait here, and each instance would tell what another is about to.
             self._clock.callLater(_DUE_PERIOD, self._sweep)
             return
-        due: Deferred[Any] = self._store.dueMessages(self._nowMs(), _MAX_DUE)
+        due: Deferred[Any] = maybeDeferred(self._store.dueMessages, self._nowMs(), _MAX_DUE)
         due.addCallbacks(self._wasDue, self._notDue).addErrback(self._failed).addCallback(self._sweepAgain)
 
     def _wasDue(self, entries: list[MailboxEntry]) -> bool:

@@ -22,9 +22,11 @@ class ChannelExpiry:
         """
         @param default: s
         @param channels: each C{CHANNEL=SECONDS}
-        @raise ConfigError: one of them is not
+        @raise ConfigError: one of them is not, or is too long
         """
-        self._default = int(min(default, _LONGEST - 1) * 1000)
+        if default >= _LONGEST:
+            raise ConfigError("--message-expiry", f"{default:g} is more than 366 days")
+        self._default = int(default * 1000)
         self._channels: dict[str, int] = {}
         for text in channels:
             channel, _, seconds = text.rpartition("=")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -103,7 +104,7 @@ class Statuses:
 
     def _remove(self) -> None:
         finished, self._finished = self._finished, []
-        removed = self._store.removeMessages(finished)
+        removed: Deferred[None] = maybeDeferred(self._store.removeMessages, finished)
         removed.addCallbacks(self._removed, self._notRemoved, callbackArgs=(finished,), errbackArgs=(finished,))
 
     def _removed(self, _: None, finished: list[tuple[BoxKey, str]]) -> None:

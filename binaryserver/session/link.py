@@ -4,6 +4,7 @@ The half of a link that is the same for every box protocol: it comes and goes, a
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
@@ -116,10 +117,12 @@ class BoxLink(BlockIntake):
         for batch in self.inFlight:
             batch.link = None
         self.inFlight.clear()
+        kind, reason, isFromBox = cloudnext_pb2.PRESENCE_TYPE_DISCONNECT, ending.reason.value, False
         if boxReason is not None and ending.reason is not Reason.takeover and not ending.isClean:
-            self._announce(cloudnext_pb2.PRESENCE_TYPE_DISCONNECT, boxReason, True, ending.detail)
-        else:
-            self._announce(cloudnext_pb2.PRESENCE_TYPE_DISCONNECT, ending.reason.value, False, ending.detail)
+            reason, isFromBox = boxReason, True
+        # Only once it is told is the box released: should this process die before, another adopts it and tells.
+        then = self.gateway.registry.releaser(self) if self.box.link is self else None
+        self._announce(kind, reason, isFromBox, ending.detail, then)
         self.gateway.delivery.leave(self)
         self.gateway.registry.detach(self)
 
@@ -130,11 +133,17 @@ class BoxLink(BlockIntake):
         self.end(Ending(Reason.takeover))
 
     def _announce(
-        self, kind: cloudnext_pb2.PresenceType, reason: str = "", fromBox: bool = False, detail: str = ""
+        self,
+        kind: cloudnext_pb2.PresenceType,
+        reason: str = "",
+        fromBox: bool = False,
+        detail: str = "",
+        then: Callable[[], None] | None = None,
     ) -> None:
         gateway = self.gateway
         gateway.announcer.announce(
             presenceRecord(
                 self.envelope, gateway.ids.next(), kind, gateway.nowMs(), self.peer, reason, fromBox, detail[:256]
-            )
+            ),
+            then,
         )

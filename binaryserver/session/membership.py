@@ -7,6 +7,8 @@ tell themselves, by coming back, one of the living tells for them.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -40,12 +42,14 @@ class Membership:
 
     log = Logger()
 
-    def __init__(self, gateway: Gateway, lease: float, grace: float) -> None:
+    def __init__(self, gateway: Gateway, lease: float, grace: float, superseded: Callable[[], None]) -> None:
         """
+        @param superseded: called when another process has started under the name of this instance: this one is to end
         @param lease: s after which an incarnation that has not renewed may be declared dead
         @param grace: s that the boxes of a dead one have to come back
         """
         self._gateway = gateway
+        self._superseded = superseded
         self._lease = lease
         self._grace = grace
         self._worker = 0
@@ -57,6 +61,9 @@ class Membership:
         self._running: Deferred[None] | None = None
         self._judging: Deferred[None] | None = None
         self._mustRestore = False
+        self._mustStartAgain = False
+        # By the dead: attempts to adopt their boxes that the store may have made, and has not answered.
+        self._unheard: dict[str, str] = {}
         self._isStopping = False
 
     def start(self) -> Deferred[None]:
@@ -129,18 +136,32 @@ class Membership:
             # kept from renewing as well.
             self._sinceWhen = now
         self._renewedMs = nowMs
+        if renewal is Renewal.superseded:
+            self.log.error(
+                "another process has started as {instance} and this one ends: each is to have an --instance of its own",
+                instance=gateway.instance,
+            )
+            self._sinceWhen = None
+            self._superseded()
+            return
         if renewal is not Renewal.renewed:
             self.log.warn("this instance's lease is gone: {renewal}", renewal=renewal.value)
             self._sinceWhen = now
             self._mustRestore = True
+            # Also if what follows fails, and is done again when the lease is as it should be.
+            self._mustStartAgain |= renewal is Renewal.unknown
             # First: nobody adopts the boxes of one that lives.
             self._isWorker(await gateway.store.leaseWorker(gateway.incarnation, self._worker))
         if self._mustRestore:
             await self._restore()
             self._mustRestore = False
-            if renewal is Renewal.unknown:
+            if self._mustStartAgain:
+                self._mustStartAgain = False
                 gateway.delivery.startAgain()
                 gateway.registry.writeFingerprintsAgain()
+            else:
+                # Nobody was told of mail for the boxes of a dead one.
+                gateway.delivery.wakeAll()
         if self._isSteady and self._judging is None:
             # On its own: the next renewal does not wait for it.
             self._judging = Deferred.fromCoroutine(self._judge()).addErrback(self._notJudged)
@@ -187,20 +208,38 @@ class Membership:
         for incarnation, since in self._deadSince.items():
             if since == now:
                 self.log.warn("instance {incarnation} has died and left boxes", incarnation=incarnation)
-            while now - since >= self._grace and self._isSteady and not self._isStopping:
-                orphans: list[Orphan] = await gateway.store.adopt(
-                    incarnation, gateway.incarnation, gateway.nowMs(), _CHUNK
-                )
-                for orphan in orphans:
-                    self._tell(orphan, incarnation)
-                if len(orphans) < _CHUNK:
-                    break
+            if now - since >= self._grace:
+                await self._adopt(incarnation)
+        for incarnation in list(self._unheard):
+            # It may hold nothing any more, since it is we who do.
+            await self._adopt(incarnation)
+
+    async def _adopt(self, dead: str) -> None:
+        """
+        Tell the boxes of a dead one.
+        """
+        gateway = self._gateway
+        while self._isSteady and not self._isStopping:
+            attempt = self._unheard.setdefault(dead, os.urandom(8).hex())
+            orphans: list[Orphan] = await gateway.store.adopt(
+                dead, gateway.incarnation, gateway.nowMs(), _CHUNK, attempt
+            )
+            del self._unheard[dead]
+            for orphan in orphans:
+                self._tell(orphan, dead)
+            if len(orphans) < _CHUNK:
+                break
 
     def _tell(self, orphan: Orphan, incarnation: str) -> None:
         gateway = self._gateway
+        previous = orphan.previous
+        if previous is not None and previous.connected and previous.incarnation != incarnation:
+            # The claim of the dead one may have come after its death, so that nobody asked for the box.
+            gateway.registry.giveUp(previous.incarnation, orphan.box, orphan.linkEpoch)
         protocol = _PROTOCOLS.get(orphan.protocol, cloudnext_pb2.PROTOCOL_UNSPECIFIED)
         envelope = Envelope(orphan.box, gateway.ids.next(), orphan.linkEpoch, gateway.instance, protocol)
         gateway.counters.orphans += 1
+        toldMs = gateway.nowMs()
         gateway.announcer.announce(
             presenceRecord(
                 envelope,
@@ -211,5 +250,5 @@ class Membership:
                 Reason.serverShutdown.value,
                 detail=f"its instance {incarnation} died",
             ),
-            lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch),
+            lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs),
         )

@@ -129,6 +129,8 @@ class MemoryMailboxes:
         entry = box.entries.get(heard.id) if box is not None else None
         if box is None or entry is None or entry.final is not None:
             return None
+        if heard.attempts and heard.attempts != entry.attempts:
+            return None
         final = heard.final
         if final is None:
             if entry.deliveredAt:

@@ -40,6 +40,9 @@ from binaryserver.session.memorymailbox import MemoryMailboxes
 MAX_WORKERS = 1 << 14
 """How many worker numbers there are."""
 
+MAY_CLAIM = (Renewal.renewed, Renewal.unknown)
+"""What a renewal would say to an incarnation that may claim boxes."""
+
 
 def instanceOf(incarnation: str) -> str:
     """
@@ -57,6 +60,8 @@ class _Box:
     owner: Owner | None = None
     previous: Owner | None = None
     attempt: str = ""
+    # The attempt that adopted it, and the epoch that was lost.
+    adopted: tuple[str, int] | None = None
     protocol: str = ""
     peer: str = ""
     isListening: bool = False
@@ -92,6 +97,8 @@ class MemorySessionStore:
         self._taken: set[int] = set()
         # The incarnation of each instance that is alive, and when, s of the clock, it renewed.
         self._alive: dict[str, tuple[str, float]] = {}
+        # The incarnation of each instance that was registered last.
+        self._registered: dict[str, str] = {}
         self._mailboxes = MemoryMailboxes(self._ownerOf, self._listenerOf)
 
     def start(self) -> Deferred[None]:
@@ -127,16 +134,17 @@ class MemorySessionStore:
         self._workers[instance] = number
         self._taken.add(number)
         self._alive[instance] = incarnation, self._clock.seconds()
+        self._registered[instance] = incarnation
         return succeed(number)
 
     def renew(self, incarnation: str) -> Deferred[Renewal]:
         """
         See L{ISessionStore.renew}.
         """
-        if self._isAlive(incarnation):
+        standing = self._standing(incarnation)
+        if standing is Renewal.renewed:
             self._alive[instanceOf(incarnation)] = incarnation, self._clock.seconds()
-            return succeed(Renewal.renewed)
-        return succeed(Renewal.declaredDead if instanceOf(incarnation) in self._workers else Renewal.unknown)
+        return succeed(standing)
 
     def bury(self, leaseMs: int) -> Deferred[list[str]]:
         """
@@ -167,12 +175,15 @@ class MemorySessionStore:
         """
         See L{ISessionStore.claim}.
         """
+        standing = self._standing(incarnation)
+        if standing not in MAY_CLAIM:
+            return fail(StoreError(f"{incarnation} may not claim: {standing.value}"))
         known = self._boxes.setdefault(box, _Box())
         if known.owner is not None and known.attempt == attempt:
             epoch = known.owner.linkEpoch
             return succeed(Claim(epoch, known.previous, tuple(known.marks.values()), known.mqtt))
         previous = known.previous = known.owner
-        known.attempt = attempt
+        known.attempt, known.adopted = attempt, None
         epoch = self._nextEpoch(known, nowMs)
         known.owner = Owner(incarnation, epoch, True, nowMs)
         known.protocol, known.peer, known.isListening = protocol, peer, False
@@ -189,7 +200,7 @@ class MemorySessionStore:
             return succeed(False)
         assert known.owner is not None
         known.owner = known.owner._replace(connected=False, seenAt=nowMs)
-        known.isListening = False
+        known.isListening, known.adopted = False, None
         return succeed(True)
 
     def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
@@ -208,16 +219,20 @@ class MemorySessionStore:
                 known.owner = Owner(incarnation, link.linkEpoch, True, link.since)
                 known.protocol, known.peer, known.isListening = link.protocol, link.peer, link.isListening
                 known.mqtt = link.mqtt
-                known.attempt = ""
+                known.attempt, known.previous, known.adopted = "", None, None
             restored.append(isLatest)
         return succeed(restored)
 
-    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
         """
         See L{ISessionStore.adopt}.
         """
         orphans: list[Orphan] = []
-        if self._isAlive(dead):
+        for key, box in self._boxes.items():
+            owner = box.owner
+            if owner is not None and owner.incarnation == incarnation and box.adopted and box.adopted[0] == attempt:
+                orphans.append(Orphan(key, owner.linkEpoch, box.adopted[1], box.protocol, box.peer, box.previous))
+        if orphans or self._isAlive(dead):
             return succeed(orphans)
         for key, box in self._boxes.items():
             owner = box.owner
@@ -225,8 +240,9 @@ class MemorySessionStore:
                 epoch = self._nextEpoch(box, nowMs)
                 box.owner = Owner(incarnation, epoch, True, nowMs)
                 box.isListening = False
-                box.attempt = ""
-                orphans.append(Orphan(key, epoch, owner.linkEpoch, box.protocol, box.peer))
+                # Who held the box before is kept: the next to adopt it may have to tell, too.
+                box.attempt, box.adopted = "", (attempt, owner.linkEpoch)
+                orphans.append(Orphan(key, epoch, owner.linkEpoch, box.protocol, box.peer, box.previous))
         return succeed(orphans)
 
     def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
@@ -318,6 +334,14 @@ class MemorySessionStore:
         See L{ISessionStore.mailbox}.
         """
         return succeed(self._mailboxes.mailbox(box))
+
+    def _standing(self, incarnation: str) -> Renewal:
+        if self._isAlive(incarnation):
+            return Renewal.renewed
+        latest = self._registered.get(instanceOf(incarnation))
+        if latest is None:
+            return Renewal.unknown
+        return Renewal.declaredDead if latest == incarnation else Renewal.superseded
 
     def _isAlive(self, incarnation: str) -> bool:
         alive = self._alive.get(instanceOf(incarnation))

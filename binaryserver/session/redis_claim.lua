@@ -1,5 +1,10 @@
--- name, account, asset, incarnation, protocol, peer, now, now as an epoch, whether to forget the MQTT session, attempt
-local name, account, asset, incarnation, protocol, peer, now, epoch, clean, attempt = unpack(ARGV, 2)
+-- name, account, asset, instance, incarnation, protocol, peer, now, now as an epoch, whether to forget the MQTT session,
+-- attempt
+local name, account, asset, instance, incarnation, protocol, peer, now, epoch, clean, attempt = unpack(ARGV, 2)
+local is = standing(instance, incarnation)
+if is == 'superseded' or is == 'declaredDead' then
+  return is
+end
 local box = key('box', name)
 local old = redis.call('HMGET', box, 'owner', 'epoch', 'connected', 'seen', 'marks', 'mqtt', 'attempt', 'previous')
 local previous, claimed = old[8], old[2]

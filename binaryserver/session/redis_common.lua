@@ -54,6 +54,21 @@ local function raise(text, stream, committed, latest)
   return table.concat(kept, ',')
 end
 
+-- What an incarnation is to the store: a name of binaryserver.model.Renewal.
+local function standing(instance, incarnation)
+  if redis.call('ZSCORE', prefix .. 'alive', incarnation) then
+    return 'renewed'
+  end
+  local last = redis.call('HGET', prefix .. 'incarnations', instance)
+  if last and last ~= incarnation then
+    return 'superseded'
+  end
+  if last or redis.call('ZSCORE', prefix .. 'declared', incarnation) then
+    return 'declaredDead'
+  end
+  return 'unknown'
+end
+
 -- Make an incarnation the owner of a box, of which old is the present one or false. A claim that comes again is another
 -- one from then on, unless its attempt is noted.
 local function own(name, old, incarnation, epoch, protocol, peer, since, listening)
@@ -62,7 +77,7 @@ local function own(name, old, incarnation, epoch, protocol, peer, since, listeni
   end
   redis.call('HSET', key('box', name), 'owner', incarnation, 'epoch', epoch, 'connected', '1', 'protocol', protocol,
     'peer', peer, 'seen', since, 'listening', listening)
-  redis.call('HDEL', key('box', name), 'attempt', 'previous')
+  redis.call('HDEL', key('box', name), 'attempt', 'previous', 'adopted', 'lost')
   redis.call('SADD', key('held', incarnation), name)
   redis.call('SADD', prefix .. 'owners', incarnation)
 end

@@ -1,13 +1,13 @@
--- a batch of: name, id, at, and the final status, its reason and time, or the sign for none
+-- a batch of: name, id, at, attempts that it is bound to or 0, and the final status, its reason and time, or the sign for none
 local field = fields(ARGV[2])
 
-local function note(name, id, at, status, reason, finalAt)
+local function note(name, id, at, attempts, status, reason, finalAt)
   local sequence = redis.call('HGET', key('mail', name), 'i:' .. id)
   if not sequence then
     return '\n'
   end
   local state, body, live, bytes = find(name, sequence)
-  if state[FINAL] ~= NONE then
+  if state[FINAL] ~= NONE or (attempts ~= '0' and attempts ~= state[ATTEMPTS]) then
     return '\n'
   end
   if status == NONE then
@@ -31,7 +31,7 @@ end
 local answers = {}
 local name = field()
 while name do
-  answers[#answers + 1] = note(name, field(), field(), field(), field(), field())
+  answers[#answers + 1] = note(name, field(), field(), field(), field(), field(), field())
   name = field()
 end
 return table.concat(answers)

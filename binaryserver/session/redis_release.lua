@@ -6,5 +6,6 @@ if old[1] ~= epoch then
   return 0
 end
 redis.call('HSET', box, 'connected', '0', 'listening', '0', 'seen', now)
+redis.call('HDEL', box, 'adopted', 'lost')
 redis.call('SREM', key('held', old[2]), name)
 return 1

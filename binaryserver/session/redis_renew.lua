@@ -1,13 +1,9 @@
 -- instance, incarnation
 local instance, incarnation = unpack(ARGV, 2)
-local now = clock()
-if redis.call('ZSCORE', prefix .. 'alive', incarnation) then
-  redis.call('ZADD', prefix .. 'alive', digits(now), incarnation)
-  redis.call('ZADD', prefix .. 'lived', digits(now), instance)
-  return 'renewed'
+local now = digits(clock())
+local is = standing(instance, incarnation)
+if is == 'renewed' then
+  redis.call('ZADD', prefix .. 'alive', now, incarnation)
+  redis.call('ZADD', prefix .. 'lived', now, instance)
 end
-local last = redis.call('HGET', prefix .. 'incarnations', instance)
-if redis.call('ZSCORE', prefix .. 'declared', incarnation) or last and last ~= incarnation then
-  return 'declaredDead'
-end
-return 'unknown'
+return is

@@ -128,8 +128,8 @@ class RedisMailboxes:
 
         def one(part: Sequence[Progress]) -> Deferred[list[MailboxEntry | None]]:
             values: list[object] = []
-            for box, id_, at, final in part:
-                values += (boxName(box), escape(id_), at)
+            for box, id_, at, final, attempts in part:
+                values += (boxName(box), escape(id_), at, attempts)
                 values += (_NONE, _NONE, 0) if final is None else (final.status.value, _word(final.reason), final.at)
             return self._call("progress", fields(values)).addCallback(reading(lambda text: _changed(text, part)))
 

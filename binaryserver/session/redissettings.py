@@ -111,7 +111,8 @@ def _query(parts: SplitResult, option: str) -> dict[str, str]:
 
 def _db(text: str, option: str) -> int:
     if text and not (text.isascii() and text.isdigit()):
-        raise ConfigError(option, f"{text!r} is not the number of a database: {_FORM}")
+        # Not the text itself: it may be a part of a password with a slash in it.
+        raise ConfigError(option, f"what follows HOST:PORT/ is not the number of a database: {_FORM} (percent-encoded)")
     return int(text or 0)
 
 

@@ -25,7 +25,6 @@ from binaryserver.model import (
     MarkUpdate,
     MqttSession,
     Orphan,
-    Owner,
     Progress,
     Put,
     Renewal,
@@ -47,6 +46,7 @@ from binaryserver.session.redistext import (
     fields,
     lines,
     marksOf,
+    ownerOf,
     packMqtt,
     reading,
     unescape,
@@ -174,15 +174,18 @@ class RedisSessionStore:
         """
 
         def claimed(reply: bytes) -> Claim:
-            epoch, marks, mqtt, owner, *rest = lines(reply)
-            previous = Owner(unescape(owner), int(rest[0]), rest[1] == "1", int(rest[2])) if owner else None
-            return Claim(int(epoch), previous, marksOf(marks), unpackMqtt(mqtt))
+            epoch, *rest = lines(reply)
+            if not rest:
+                raise StoreError(f"{incarnation} may not claim: {Renewal[epoch].value}")
+            marks, mqtt, *previous = rest
+            return Claim(int(epoch), ownerOf(previous), marksOf(marks), unpackMqtt(mqtt))
 
         return self._script(
             "claim",
             boxName(box),
             escape(box.account),
             escape(box.asset),
+            escape(instanceOf(incarnation)),
             escape(incarnation),
             escape(protocol),
             escape(peer),
@@ -214,7 +217,7 @@ class RedisSessionStore:
 
         return joined([one(part) for part in chunks(links)])
 
-    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
         """
         See L{ISessionStore.adopt}.
         """
@@ -222,11 +225,11 @@ class RedisSessionStore:
         def adopted(reply: bytes) -> list[Orphan]:
             texts = iter(lines(reply))
             return [
-                Orphan(boxOfName(name), int(epoch), int(lost), unescape(protocol), unescape(peer))
-                for name, epoch, lost, protocol, peer in zip(texts, texts, texts, texts, texts, strict=False)
+                Orphan(boxOfName(name), int(epoch), int(lost), unescape(protocol), unescape(peer), ownerOf(previous))
+                for name, epoch, lost, protocol, peer, *previous in zip(*[texts] * 9, strict=False)
             ]
 
-        arguments = (escape(dead), escape(incarnation), nowMs, nowMs - EPOCH_2010_MS, limit)
+        arguments = (escape(dead), escape(incarnation), nowMs, nowMs - EPOCH_2010_MS, limit, escape(attempt), _DAY_MS)
         return self._script("adopt", *arguments).addCallback(reading(adopted))
 
     def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:

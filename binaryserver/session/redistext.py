@@ -5,12 +5,12 @@ Texts as they stand in Redis: ASCII without line feeds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from json.encoder import encode_basestring_ascii
 from typing import Any, TypeVar
 
 from binaryserver.errors import StoreError
-from binaryserver.model import BoxKey, MqttSession, StreamMark
+from binaryserver.model import BoxKey, MqttSession, Owner, StreamMark
 
 T = TypeVar("T")
 
@@ -80,6 +80,16 @@ def marksOf(text: str) -> tuple[StreamMark, ...]:
     Marks, from what the scripts make of them.
     """
     return tuple(StreamMark(*map(int, each.split(" "))) for each in text.split(",")) if text else ()
+
+
+def ownerOf(texts: Sequence[str]) -> Owner | None:
+    """
+    Who held a box before, from what the scripts say of it: empty if nobody did.
+    """
+    if not texts[0]:
+        return None
+    incarnation, epoch, connected, seen = texts
+    return Owner(unescape(incarnation), int(epoch), connected == "1", int(seen))
 
 
 def packMqtt(session: MqttSession | None) -> str:

@@ -8,13 +8,13 @@ import os
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, TimeoutError, fail, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.errors import StoreNotAsked, StoreUnavailable
+from binaryserver.errors import StoreError, StoreNotAsked, StoreUnavailable
 from binaryserver.interfaces import IInbox, IPeers, ISessionStore
 from binaryserver.model import BoxKey, Claim, StreamMark
 from binaryserver.session.box import BoxSession
@@ -93,7 +93,7 @@ class Registry:
         self._incarnation = incarnation
         self._nowMs = nowMs
         self._handoverTimeout = handoverTimeout
-        self.releases = Releases(store, clock, nowMs)
+        self.releases = Releases(store, clock)
         self.boxes: dict[BoxKey, BoxSession] = {}
         self.links: set[BoxLink] = set()
         self._claiming: dict[BoxKey, int] = {}
@@ -282,6 +282,31 @@ class Registry:
             if box.link is not None:
                 self._uplink.writeAgain(box)
 
+    def giveUp(self, incarnation: str, key: BoxKey, linkEpoch: int) -> None:
+        """
+        Have an instance, this one or another, close the link that it may have of a box which is somebody else's as of
+        C{linkEpoch}. Nothing waits for it.
+        """
+
+        def failed(failure: Failure) -> None:
+            if failure.check(StoreError, TimeoutError):
+                self.log.warn(
+                    "{box}: {peer} did not say that it gave the box up: {reason}",
+                    box=key,
+                    peer=incarnation,
+                    reason=failure.getErrorMessage(),
+                )
+            else:
+                self.log.failure("{box}: {peer} did not give the box up", failure, box=key, peer=incarnation)
+
+        asked: Deferred[Any]
+        if incarnation == self._incarnation:
+            asked = self.handOver(key, linkEpoch)
+        else:
+            asked = self._peers.handOver(incarnation, key, linkEpoch)
+            asked.addTimeout(self._handoverTimeout, self._clock)
+        asked.addErrback(failed)
+
     def detach(self, link: BoxLink) -> None:
         """
         A link that was claimed is gone.
@@ -289,8 +314,14 @@ class Registry:
         box = link.box
         if box.link is link:
             box.link = None
-            self.releases.release(box.key, link.linkEpoch)
             self._boxSettled(box)
+
+    def releaser(self, link: BoxLink) -> Callable[[], None]:
+        """
+        What is to be done once the end of a link, which is now, is told.
+        """
+        key, linkEpoch, endedMs = link.box.key, link.linkEpoch, self._nowMs()
+        return lambda: self.releases.release(key, linkEpoch, endedMs)
 
     def _boxSettled(self, box: BoxSession) -> None:
         if box.link is not None:

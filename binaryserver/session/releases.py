@@ -5,7 +5,6 @@ The ends of links on their way to the session store.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -26,21 +25,22 @@ class Releases:
 
     log = Logger()
 
-    def __init__(self, store: ISessionStore, clock: IReactorTime, nowMs: Callable[[], int]) -> None:
+    def __init__(self, store: ISessionStore, clock: IReactorTime) -> None:
         self._store = store
         self._clock = clock
-        self._nowMs = nowMs
         self._failed: deque[tuple[BoxKey, int, int]] = deque()
         self._isWaiting = False
         self.waiting = 0
         """Ends that the store has not noted yet."""
 
-    def release(self, box: BoxKey, linkEpoch: int) -> None:
+    def release(self, box: BoxKey, linkEpoch: int, endedMs: int) -> None:
         """
-        The link of that epoch is gone, as of now.
+        The link of that epoch is gone.
+
+        @param endedMs: Unix ms, since when
         """
         self.waiting += 1
-        self._release(box, linkEpoch, self._nowMs())
+        self._release(box, linkEpoch, endedMs)
 
     def _release(self, box: BoxKey, linkEpoch: int, at: int) -> None:
         released = self._store.release(box, linkEpoch, at)

@@ -79,10 +79,22 @@ def renew(connection: sqlite3.Connection, incarnation: str) -> Renewal:
     renewed = connection.execute(
         "UPDATE workers SET renewed = ? WHERE incarnation = ? AND alive", (_now(), incarnation)
     )
-    if renewed.rowcount:
-        return Renewal.renewed
-    known = connection.execute("SELECT 1 FROM workers WHERE instance = ?", (instanceOf(incarnation),)).fetchone()
-    return Renewal.unknown if known is None else Renewal.declaredDead
+    return Renewal.renewed if renewed.rowcount else standing(connection, incarnation)
+
+
+def standing(connection: sqlite3.Connection, incarnation: str) -> Renewal:
+    """
+    What L{renew} would say, without renewing.
+    """
+    known = connection.execute(
+        "SELECT incarnation, alive FROM workers WHERE instance = ?", (instanceOf(incarnation),)
+    ).fetchone()
+    if known is None:
+        return Renewal.unknown
+    latest, isAlive = known
+    if latest != incarnation:
+        return Renewal.superseded
+    return Renewal.renewed if isAlive else Renewal.declaredDead
 
 
 def bury(connection: sqlite3.Connection, leaseMs: int) -> list[str]:

@@ -272,6 +272,8 @@ def _progress(connection: sqlite3.Connection, heard: Progress) -> MailboxEntry |
     if row is None or row.entry.final is not None:
         return None
     key, entry = row
+    if heard.attempts and heard.attempts != entry.attempts:
+        return None
     final = heard.final
     if final is None:
         if entry.deliveredAt:

@@ -37,6 +37,7 @@ from binaryserver.model import (
 )
 from binaryserver.plugins import BackEndContext
 from binaryserver.session import sqlitefingerprints, sqliteleases, sqlitemailbox
+from binaryserver.session.memorystore import MAY_CLAIM
 from binaryserver.sqlitethread import Job, SqliteThread, isLocked
 
 _SCHEMA = """
@@ -54,9 +55,12 @@ CREATE TABLE IF NOT EXISTS boxes (
     mqtt TEXT,
     attempt TEXT,
     previous TEXT,
+    adopted TEXT,
+    lost INTEGER,
     PRIMARY KEY (account, asset)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS boxes_connected ON boxes (incarnation) WHERE connected;
+CREATE INDEX IF NOT EXISTS boxes_adopted ON boxes (adopted) WHERE adopted IS NOT NULL;
 CREATE INDEX IF NOT EXISTS boxes_asset ON boxes (asset);
 CREATE TABLE IF NOT EXISTS marks (
     account TEXT NOT NULL,
@@ -73,7 +77,7 @@ CREATE TABLE IF NOT EXISTS marks (
 _BIAS = 1 << 63
 
 # Of the tables of all parts; counts up with each change of them.
-_VERSION = 4
+_VERSION = 5
 
 
 @implementer(ISessionStore)
@@ -163,7 +167,7 @@ class SqliteSessionStore:
         """
         return self._call(
             _update,
-            "UPDATE boxes SET connected = 0, listening = 0, last_seen = ? "
+            "UPDATE boxes SET connected = 0, listening = 0, last_seen = ?, adopted = NULL, lost = NULL "
             "WHERE account = ? AND asset = ? AND epoch = ?",
             (nowMs, *box, linkEpoch),
         )
@@ -174,11 +178,11 @@ class SqliteSessionStore:
         """
         return self._call(_restore, incarnation, links)
 
-    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
         """
         See L{ISessionStore.adopt}.
         """
-        return self._call(_adopt, dead, incarnation, nowMs, limit)
+        return self._call(_adopt, dead, incarnation, nowMs, limit, attempt)
 
     def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
         """
@@ -280,6 +284,9 @@ def _claim(
     clean: bool,
     attempt: str,
 ) -> Claim:
+    standing = sqliteleases.standing(connection, incarnation)
+    if standing not in MAY_CLAIM:
+        raise StoreError(f"{incarnation} may not claim: {standing.value}")
     row = connection.execute(
         "SELECT incarnation, epoch, connected, last_seen, mqtt, attempt, previous "
         "FROM boxes WHERE account = ? AND asset = ?",
@@ -291,7 +298,7 @@ def _claim(
     text = None if row is None or clean else row[4]
     epoch = _nextEpoch(previous.linkEpoch if previous else -1, nowMs)
     connection.execute(
-        "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
         (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text, attempt, json.dumps(previous)),
     )
     return Claim(epoch, previous, _marks(connection, box), _decodeSession(text))
@@ -306,12 +313,12 @@ def _restore(connection: sqlite3.Connection, incarnation: str, links: Sequence[L
     return [
         _update(
             connection,
-            "INSERT INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, NULL, NULL) "
+            "INSERT INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL) "
             "ON CONFLICT (account, asset) DO UPDATE SET incarnation = excluded.incarnation, "
             "epoch = excluded.epoch, connected = 1, listening = excluded.listening, "
             "protocol = excluded.protocol, peer = excluded.peer, since = excluded.since, "
             "last_seen = excluded.last_seen, mqtt = excluded.mqtt, "
-            "attempt = NULL, previous = NULL "
+            "attempt = NULL, previous = NULL, adopted = NULL, lost = NULL "
             "WHERE epoch < excluded.epoch OR epoch = excluded.epoch AND incarnation = excluded.incarnation",
             (
                 *link.box,
@@ -329,23 +336,31 @@ def _restore(connection: sqlite3.Connection, incarnation: str, links: Sequence[L
     ]
 
 
-def _adopt(connection: sqlite3.Connection, dead: str, incarnation: str, nowMs: int, limit: int) -> list[Orphan]:
-    if not sqliteleases.isDead(connection, dead):
-        return []
-    found = connection.execute(
-        "SELECT account, asset, epoch, protocol, peer FROM boxes WHERE connected AND incarnation = ? LIMIT ?",
-        (dead, limit),
+def _adopt(
+    connection: sqlite3.Connection, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str
+) -> list[Orphan]:
+    again = _adopted(connection, incarnation, attempt)
+    if again or not sqliteleases.isDead(connection, dead):
+        return again
+    # Who held the box before is kept: the next to adopt it may have to tell, too.
+    connection.execute(
+        "UPDATE boxes SET incarnation = ?1, epoch = max(epoch + 1, ?2), listening = 0, since = ?3, last_seen = ?3, "
+        "attempt = NULL, adopted = ?4, lost = epoch WHERE (account, asset) IN "
+        "(SELECT account, asset FROM boxes WHERE connected AND incarnation = ?5 LIMIT ?6)",
+        (incarnation, nowMs - EPOCH_2010_MS, nowMs, attempt, dead, limit),
     )
-    orphans = [
-        Orphan(BoxKey(account, asset), _nextEpoch(epoch, nowMs), epoch, protocol, peer)
-        for account, asset, epoch, protocol, peer in found
+    return _adopted(connection, incarnation, attempt)
+
+
+def _adopted(connection: sqlite3.Connection, incarnation: str, attempt: str) -> list[Orphan]:
+    rows = connection.execute(
+        "SELECT account, asset, epoch, lost, protocol, peer, previous FROM boxes WHERE adopted = ? AND incarnation = ?",
+        (attempt, incarnation),
+    )
+    return [
+        Orphan(BoxKey(account, asset), epoch, lost, protocol, peer, _decodeOwner(previous))
+        for account, asset, epoch, lost, protocol, peer, previous in rows
     ]
-    connection.executemany(
-        "UPDATE boxes SET incarnation = ?, epoch = ?, listening = 0, since = ?, last_seen = ?, "
-        "attempt = NULL, previous = NULL WHERE account = ? AND asset = ?",
-        [(incarnation, orphan.linkEpoch, nowMs, nowMs, *orphan.box) for orphan in orphans],
-    )
-    return orphans
 
 
 def _accounts(connection: sqlite3.Connection, asset: str) -> tuple[str, ...]:
@@ -357,8 +372,8 @@ def _encodeSession(session: MqttSession | None) -> str | None:
     return None if session is None else json.dumps([session.subscriptions, session.received])
 
 
-def _decodeOwner(text: str) -> Owner | None:
-    values = json.loads(text)
+def _decodeOwner(text: str | None) -> Owner | None:
+    values = None if text is None else json.loads(text)
     return None if values is None else Owner(*values)
 
 

@@ -330,9 +330,13 @@ class TransportLink(ArrivingLink, Protocol):
         if data:
             transport = self.transport
             transport.write(data)
-            if isinstance(transport, tcp.Connection) and not (transport.disconnecting or self.pauses & Pause.output):
+            if (
+                isinstance(transport, tcp.Connection)
+                and transport.connected
+                and not (transport.disconnecting or self.pauses & Pause.output)
+            ):
                 # Now, and not with the reactor's next turn, which costs more than all else about an ack. An error comes
-                # back there.
+                # back there. Not once the connection is lost: it has no socket any more.
                 transport.doWrite()
 
     def _budget(self, size: int) -> None:

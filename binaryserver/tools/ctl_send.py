@@ -136,7 +136,8 @@ def _wait(options: argparse.Namespace, statuses: Answer, told: dict[str, Any]) -
             if ending is not None:
                 return ending
     except TimeoutError:
-        return fail(f"message {told['id']} has no final status after {options.timeout:g} s", NOT_KNOWN)
+        hint = "; a box's second message of one id has none" if options.id else ""
+        return fail(f"message {told['id']} has no final status after {options.timeout:g} s{hint}", NOT_KNOWN)
     except ValueError:
         return fail(f"{options.http}: is this a gateway's HTTP side?", NOT_KNOWN)
     return fail(f"{options.http}: the gateway ended the answer before message {told['id']} was done", NOT_KNOWN)

@@ -12,6 +12,9 @@ from typing import Any
 from binaryserver.tools.ctl_http import AskFailed, ask, fail, tell
 from binaryserver.tools.terminal import printable
 
+_SHOWN = 120
+"""Characters of a payload in base64; --json shows all."""
+
 
 def run(options: argparse.Namespace) -> int:
     """
@@ -87,7 +90,8 @@ def _downlink(event: dict[str, Any]) -> str:
     A C{cloudnext.v1.DownlinkMessage}, which without an id has that of its place.
     """
     words = [event["id"] or f"{event['topic']}/{event['partition']}/{event['offset']}", event["channel"]]
-    words.append(event["payload"])
+    payload = event["payload"]
+    words.append(payload if len(payload) <= _SHOWN else f"{payload[:_SHOWN]}...")
     words += [name for name in ("no_queue", "want_ack") if event[name]]
     if event["expires_at"] != "0":
         words.append(f"expires_at={_time(event['expires_at'])}")

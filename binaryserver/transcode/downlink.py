@@ -5,6 +5,7 @@ The way back: C{cloudnext.v1.DownlinkMessage} to C{md30.v1.Message}, and what be
 from __future__ import annotations
 
 import json
+from base64 import b64decode
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -30,6 +31,7 @@ _FINAL = {
 }
 _TYPE = ("ce_type", b"cloudnext.v1.MessageStatus")
 _MAX_ID = 128
+_URL_SAFE = str.maketrans("-_", "+/")
 _MAX_AHEAD_MS = 366 * 86_400_000
 
 
@@ -108,13 +110,17 @@ def _fromProtobuf(value: bytes) -> cloudnext_pb2.DownlinkMessage:
     try:
         return cloudnext_pb2.DownlinkMessage.FromString(value)
     except DecodeError as error:
-        raise RejectedMessage("DECODE", "the record is no cloudnext.v1.DownlinkMessage", None) from error
+        hint = "; JSON is to have the header content-type: application/json" if value[:1] == b"{" else ""
+        raise RejectedMessage("DECODE", f"the record is no cloudnext.v1.DownlinkMessage{hint}", None) from error
 
 
 def _fromJson(value: bytes) -> cloudnext_pb2.DownlinkMessage:
     try:
         parsed: Any = json.loads(value)
-        return ParseDict(parsed, cloudnext_pb2.DownlinkMessage(), ignore_unknown_fields=True)
+        # The parser passes over what is no base64, and does without its padding.
+        payload = parsed.get("payload", "").translate(_URL_SAFE)
+        b64decode(payload + "=" * (-len(payload) % 4), validate=True)
+        return ParseDict(parsed, cloudnext_pb2.DownlinkMessage())
     except Exception as error:
         # Of any type, and not repeated in its own words: see codecs.JsonCodec.
         kind = type(error).__name__

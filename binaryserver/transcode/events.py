@@ -7,7 +7,7 @@ from __future__ import annotations
 from google.protobuf.message import DecodeError
 
 from binaryserver.errors import RejectedData
-from binaryserver.model import EPOCH_2010_MS, Record, StoredRecord
+from binaryserver.model import EPOCH_2010_MS, BoxKey, Record, StoredRecord
 from binaryserver.proto import cloudnext_pb2, md30_pb2
 from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime
 from binaryserver.transcode.tracks import MAX_FUTURE_MS
@@ -44,7 +44,7 @@ def decodeMessage(payload: bytes, maxRecord: int) -> md30_pb2.Message:
         message = md30_pb2.Message.FromString(payload)
     except DecodeError as error:
         raise RejectedData("DECODE", "the payload is no md30.v1.Message") from error
-    if not isName(message.channel):
+    if not isName(message.channel) and (message.channel or not message.ack_of):
         raise RejectedData("BAD_CHANNEL", "the message's channel is no [A-Za-z0-9._-]{1,64}")
     if max(len(message.id.encode()), len(message.ack_of.encode())) > _MAX_MESSAGE_ID:
         raise RejectedData("BAD_ID", "an id of more than 128 bytes")
@@ -151,15 +151,25 @@ def rejectRecord(
 
 
 def downlinkRejectRecord(
-    record: StoredRecord, source: str, code: str, reason: str, instance: str, nowMs: int, maxRecord: int
+    record: StoredRecord,
+    box: BoxKey | None,
+    source: str,
+    code: str,
+    reason: str,
+    instance: str,
+    nowMs: int,
+    maxRecord: int,
 ) -> Record:
     """
     A record of C{downlink} that cannot be used, with its bytes, cut to what one record may hold. Its key is kept.
 
+    @param box: whom it is for, if that is known
     @param source: where it stood: C{TOPIC/PARTITION/OFFSET}, by which a repeat can be told
     """
     reject = cloudnext_pb2.Reject(
         source=source,
+        account=box.account if box is not None else "",
+        asset=box.asset if box is not None else "",
         code=code,
         reason=reason[:512],
         payload=record.value[: max(0, maxRecord - _REJECT_OVERHEAD)],

@@ -350,12 +350,33 @@ class EndTests(SynchronousTestCase):
         JSON is taken where the record's content type says so.
         """
         world = DownlinkWorld()
-        text = b'{"id": "m1", "account": "dev", "asset": "%b", "channel": "config", "payload": "aGk=", "new": 1}'
+        text = b'{"id": "m1", "account": "dev", "asset": "%b", "channel": "config", "payload": "aGk"}'
         headers = (("Content-Type", b"application/json; charset=utf-8"),)
         world.bus.consumer.bring(StoredRecord("binaryserver.downlink", 0, 0, 0, b"", text % ASSET.encode(), headers))
         world.turn()
         (entry,) = world.mail()
         self.assertEqual((entry.message.id, entry.message.payload), ("m1", b"hi"))
+        for wrong in (b'"payload": "not b64!"', b'"text": "hi"', b'"payload": 7', b'"payload": "aGk=", "id": 7'):
+            value = b'{"account": "dev", "asset": "box", "channel": "config", %b}' % wrong
+            world.bring(StoredRecord("binaryserver.downlink", 0, 0, 0, b"", value, headers))
+            self.assertEqual(world.bus.rejects()[-1].code, "DECODE", wrong)
+        world.bring(StoredRecord("binaryserver.downlink", 0, 0, 0, b"", value))
+        self.assertIn("content-type", world.bus.rejects()[-1].reason)
+
+    def test_answerWithoutChannel(self) -> None:
+        """
+        An answer need not name the channel; a message has to.
+        """
+        world = DownlinkWorld()
+        box = listening(world)
+        world.bring(message("m1", want_ack=True))
+        delivered(box)
+        bare = md30_pb2.Message(ack_of="m1", ack_status=md30_pb2.ACK_STATUS_OK)
+        box.publish("m", bare.SerializeToString(), 3)
+        box.publish("m", md30_pb2.Message(payload=b"x").SerializeToString(), 4)
+        self.assertEqual(box.acks(), [3, 4])
+        self.assertEqual(world.statuses("m1")[-1], "acked")
+        self.assertEqual([reject.code for reject in world.bus.rejects()], ["BAD_CHANNEL"])
 
 
 class AwayStore(MemorySessionStore):

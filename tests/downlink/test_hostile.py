@@ -166,7 +166,7 @@ class StoreTests(SynchronousTestCase):
         """
         store = AwayStore()
         world = DownlinkWorld(store=store)
-        member = Membership(world.gateway, 10, 10)
+        member = Membership(world.gateway, 10, 10, lambda: None)
         member.start()
         box = listening(world)
         for number in range(3):
@@ -371,7 +371,7 @@ class StopTests(SynchronousTestCase):
         store.isSlow = True
         world.bring(message("m1", no_queue=True))
         self.assertEqual(len(store.slow), 1)
-        service = GatewayService(world.gateway, NoPeers(), 20)
+        service = GatewayService(world.gateway, NoPeers(), 20, 10, 10, lambda: None)
         service._membership.start()
         done = service.end()
         world.wait(3)

@@ -11,10 +11,18 @@ import subprocess
 import threading
 import time
 from typing import Any
+from urllib.request import Request, urlopen
 
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from binaryserver.proto.md30_pb2 import IndexNotice, Message, TrackBatch
+from binaryserver.proto.md30_pb2 import (
+    ACK_STATUS_NO_LISTENER,
+    ACK_STATUS_NOT_UNDERSTOOD,
+    ACK_STATUS_OK,
+    IndexNotice,
+    Message,
+    TrackBatch,
+)
 from tests.certificates import Authority, replaceFile
 from tests.gatewayprocess import GatewayProcess
 from tests.harness import batch
@@ -182,6 +190,63 @@ class PahoTests(InteropTestCase):
             client.loop_stop()
         self.assertEqual(flags, [False, True, False, False])
 
+    def test_messages(self) -> None:
+        """
+        What the cloud sends waits for a box, comes again with DUP and its old packet id if the link broke before the
+        ack, also to a kept session, and ends as its application answers.
+        """
+        for number in range(3):
+            body = {"account": "acme", "asset": "box-1", "channel": "log", "id": f"m{number}", "text": "hi"}
+            request = Request(
+                f"http://127.0.0.1:{self.gateway.httpPort}/api/messages",
+                json.dumps({**body, "want_ack": True}).encode(),
+                {"content-type": "application/json"},
+            )
+            with urlopen(request, timeout=20) as answer:
+                self.assertEqual(answer.status, 202)
+        seen: list[tuple[str, bool, int]] = []
+        arrived = threading.Semaphore(0)
+
+        def received(client: Any, userdata: object, message: Any) -> None:
+            read = Message.FromString(message.payload)
+            seen.append((read.id, message.dup, message.mid))
+            arrived.release()
+
+        first = self.client("box-1", clean=False)
+        first.manual_ack_set(True)
+        first.on_message = received
+        first.connect("127.0.0.1", self.gateway.port)
+        first.loop_start()
+        first.subscribe("d", 1)
+        for _ in range(3):
+            self.assertTrue(arrived.acquire(timeout=10))
+        # Gone without a word, and without an ack.
+        first.loop_stop()
+        first.socket().close()
+        second = self.client("box-1", clean=False)
+        second.on_message = received
+        second.connect("127.0.0.1", self.gateway.port)
+        second.loop_start()
+        for _ in range(3):
+            self.assertTrue(arrived.acquire(timeout=10))
+        self.assertEqual([(name, dup) for name, dup, _ in seen[:3]], [("m0", False), ("m1", False), ("m2", False)])
+        self.assertEqual(seen[3:], [(name, True, mid) for name, _, mid in seen[:3]])
+        for number, status in enumerate((ACK_STATUS_OK, ACK_STATUS_NO_LISTENER, ACK_STATUS_NOT_UNDERSTOOD)):
+            reply = Message(channel="log", ack_of=f"m{number}", ack_status=status)
+            second.publish("m", reply.SerializeToString(), qos=1).wait_for_publish(10)
+        wanted = {"m0": ("ACKED", ""), "m1": ("REFUSED", "NO_LISTENER"), "m2": ("REFUSED", "NOT_UNDERSTOOD")}
+        ended: dict[str, tuple[str, str]] = {}
+        deadline = time.monotonic() + 10
+        while ended != wanted and time.monotonic() < deadline:
+            time.sleep(0.1)
+            statuses = [event["message_status"] for event in self.published("statuses")]
+            ended = {
+                one["message_id"]: (one["status"].removeprefix("DELIVERY_STATUS_"), one["reason"])
+                for one in statuses
+                if one["status"].endswith(("ACKED", "REFUSED", "EXPIRED", "REJECTED"))
+            }
+        self.assertEqual(ended, wanted)
+
     def test_takeover(self) -> None:
         """
         A second link of the same box closes the first, which is told of by presence.
@@ -204,7 +269,7 @@ class PahoTests(InteropTestCase):
         presences = [
             (event["presence"]["type"][14:], event["presence"]["reason"]) for event in self.published("presences")
         ]
-        self.assertEqual(presences, [("CONNECT", ""), ("DISCONNECT", "TAKEOVER"), ("CONNECT", "")])
+        self.assertEqual(presences, [("CONNECT", ""), ("DISCONNECT", "TAKEOVER"), ("RECONNECT", "")])
         epochs = [int(event["link_epoch"]) for event in self.published("presences")]
         self.assertEqual(epochs[0], epochs[1])
         self.assertGreater(epochs[2], epochs[1])

@@ -145,6 +145,22 @@ class OutputTests(SynchronousTestCase):
         self.assertEqual(transport.sent, encodePubacks([5]))
         self.assertEqual(cast("_Writers", transport.reactor).waiting, set())
 
+    def test_lost(self) -> None:
+        """
+        With the connection the socket is gone: what was still to be sent goes with it, and the link ends whole.
+        """
+        world = World()
+        box = world.box()
+        world.bus.isOpen = False
+        box.tracks(1, packetId=5)
+        transport = RecordingSocket(1_000)
+        box.link.transport = transport
+        transport.connected = 0
+        box.link._connection.puback([5])
+        box.lose()
+        self.assertEqual(transport.sent, b"")
+        self.assertEqual(world.gateway.registry.links, set())
+
     def test_noRoom(self) -> None:
         """
         What the socket does not take waits for the reactor, in its order.

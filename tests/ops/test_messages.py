@@ -517,9 +517,7 @@ class DownlinkTailTests(SynchronousTestCase):
         """
         As others may publish it.
         """
-        told = self.told(
-            b'{"id": "m-2", "wantAck": true, "more": 1}', ("Content-Type", b"application/json; charset=utf-8")
-        )
+        told = self.told(b'{"id": "m-2", "wantAck": true}', ("Content-Type", b"application/json; charset=utf-8"))
         self.assertEqual((told["id"], told["want_ack"], told["channel"]), ("m-2", True, ""))
 
     def test_bad(self) -> None:

@@ -89,7 +89,7 @@ class DurableSessionStoreContractMixin(SessionStoreContractMixin):
         self.assertEqual(await other.fingerprints(BOX), packed([1, 2]))
         self.assertIs(await other.renew("a@1"), Renewal.renewed)
         self.assertEqual(await other.leaseWorker("a@2"), number)
-        again = await self.claim(other)
+        again = await self.claim(other, incarnation="a@2")
         self.assertEqual(again.marks, (StreamMark(7, 10, 100),))
         self.assertEqual(again.mqtt, MqttSession((("i", 1),)))
         self.assertEqual(again.previous, Owner("a@1", claim.linkEpoch, True, NOW))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from twisted.internet import reactor as globalReactor
 from twisted.internet.task import deferLater
 
+from binaryserver.errors import StoreError
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import (
     BoxKey,
@@ -20,6 +21,7 @@ from binaryserver.model import (
     FinalStatus,
     MailboxEntry,
     MailboxLimits,
+    Orphan,
     Put,
     Take,
 )
@@ -144,6 +146,32 @@ class ContractBase(_Base):
         """
         attempt = attempt or f"try-{next(_attempts)}"
         return await store.claim(box, incarnation, "md30", "192.0.2.1", nowMs, clean, attempt)
+
+    async def refusalOf(self, call: Awaitable[Any]) -> StoreError:
+        """
+        How it fails.
+        """
+        try:
+            await call
+        except StoreError as error:
+            return error
+        self.fail("it did not fail")
+
+    async def adopt(
+        self,
+        store: ISessionStore,
+        dead: str = "a@1",
+        incarnation: str = "b@1",
+        nowMs: int = NOW,
+        limit: int = 10,
+        attempt: str | None = None,
+    ) -> list[Orphan]:
+        """
+        Adopt with what a test does not care about.
+
+        @param attempt: L{None}: one that was never made before
+        """
+        return await store.adopt(dead, incarnation, nowMs, limit, attempt or f"try-{next(_attempts)}")
 
     async def listen(self, store: ISessionStore, box: BoxKey = BOX, incarnation: str = "a@1", nowMs: int = NOW) -> int:
         """

@@ -110,6 +110,21 @@ class ProgressContractMixin(ContractBase):
         both = await store.progressMessages([Progress(BOX, "m1", NOW, acked()), Progress(BOX, "m1", NOW)])
         self.assertEqual(both, [None, None])
 
+    async def test_boundToAnAttempt(self) -> None:
+        """
+        What was heard of one attempt is nothing once there was another.
+        """
+        store = await self.startStore()
+        epoch = await self.listen(store)
+        await self.put(store, messageFor("m1"))
+        for attempts in (1, 2):
+            await store.takeMessages([Take(BOX, epoch, 0, 1)], NOW)
+            other = [Progress(BOX, "m1", NOW, refused("BOX_AWAY"), 3 - attempts), Progress(BOX, "m1", NOW, None, 7)]
+            self.assertEqual(await store.progressMessages(other), [None, None])
+        (entry,) = await store.progressMessages([Progress(BOX, "m1", NOW, refused("BOX_AWAY"), 2)])
+        assert entry is not None
+        self.assertEqual(entry.final, refused("BOX_AWAY"))
+
     async def test_nothingThere(self) -> None:
         """
         Of what is unknown or finished nothing changes.

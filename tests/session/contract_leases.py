@@ -115,7 +115,7 @@ class LeaseContractMixin(ContractBase):
         await store.leaseWorker("other@1")
         await store.leaseWorker("a@2")
         self.assertTrue(await store.isDead("a@1"))
-        self.assertIs(await store.renew("a@1"), Renewal.declaredDead)
+        self.assertIs(await store.renew("a@1"), Renewal.superseded)
         await store.resign("a@1")
         self.assertTrue(await store.isDead("a@1"))
         self.assertFalse(await store.isDead("a@2"))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from twisted.internet.defer import gatherResults
 
 from binaryserver.interfaces import ISessionStore
-from binaryserver.model import BoxKey, LinkState, MarkUpdate, MqttSession, Orphan, StreamMark
+from binaryserver.model import BoxKey, LinkState, MarkUpdate, MqttSession, Orphan, Owner, StreamMark
 from tests.session.contract_base import BOX, MAX_UINT64, NOW, OTHER, ContractBase
 
 
@@ -122,7 +122,7 @@ class RestoreContractMixin(ContractBase):
         first = await self.listen(store, BOX, "a@1")
         second = await self.listen(store, OTHER, "a@1")
         await store.resign("a@1")
-        await store.adopt("a@1", "b@1", NOW, 1)
+        await self.adopt(store, limit=1)
         await store.leaseWorker("a@1")
         kept = await self.restore(store, "a@1", linkState(first, BOX), linkState(second, OTHER))
         self.assertEqual(sorted(kept), [False, True])
@@ -153,12 +153,12 @@ class AdoptContractMixin(ContractBase):
         await store.commitMarks([MarkUpdate(BOX, 7, 10, 100)])
         await store.leaseWorker("b@1")
         await store.leaseWorker("a@2")
-        (orphan,) = await store.adopt("a@1", "b@1", NOW + 1000, 10)
-        self.assertEqual(orphan, Orphan(BOX, lost + 1000, lost, "md30", "192.0.2.1"))
+        (orphan,) = await self.adopt(store, nowMs=NOW + 1000)
+        self.assertEqual(orphan, Orphan(BOX, lost + 1000, lost, "md30", "192.0.2.1", None))
         self.assertEqual(await self.listenerOf(store), "")
         self.assertFalse(await store.saveMqtt(BOX, lost, None, True))
         self.assertFalse(await store.release(BOX, lost, NOW))
-        claim = await self.claim(store, nowMs=NOW)
+        claim = await self.claim(store, incarnation="a@2", nowMs=NOW)
         assert claim.previous is not None
         self.assertEqual(claim.previous[:3], ("b@1", orphan.linkEpoch, True))
         self.assertEqual((claim.linkEpoch, claim.marks), (orphan.linkEpoch + 1, (StreamMark(7, 10, 100),)))
@@ -170,10 +170,10 @@ class AdoptContractMixin(ContractBase):
         """
         store = await self.startStore()
         await self.claimMany(store, 1)
-        (orphan,) = await store.adopt("a@1", "b@1", NOW, 10)
+        (orphan,) = await self.adopt(store)
         self.assertTrue(await store.release(orphan.box, orphan.linkEpoch, NOW))
-        self.assertEqual(await store.adopt("b@1", "c@1", NOW, 10), [])
-        self.assertEqual(await store.adopt("a@1", "c@1", NOW, 10), [])
+        self.assertEqual(await self.adopt(store, "b@1", "c@1"), [])
+        self.assertEqual(await self.adopt(store, "a@1", "c@1"), [])
 
     async def test_onlyWhatIsConnected(self) -> None:
         """
@@ -184,7 +184,7 @@ class AdoptContractMixin(ContractBase):
         boxes = list(epochs)
         await store.release(boxes[0], epochs[boxes[0]], NOW)
         await self.claim(store, boxes[1], "b@1")
-        orphans = await store.adopt("a@1", "b@1", NOW, 10)
+        orphans = await self.adopt(store)
         self.assertEqual(sorted(orphan.box for orphan in orphans), boxes[2:])
         self.assertEqual({orphan.peer for orphan in orphans}, {"192.0.2.2", "192.0.2.3"})
         self.assertEqual({orphan.protocol for orphan in orphans}, {"md21"})
@@ -196,12 +196,12 @@ class AdoptContractMixin(ContractBase):
         store = await self.startStore()
         await store.leaseWorker("a@1")
         (box,) = await self.claimMany(store, 1)
-        self.assertEqual(await store.adopt("a@1", "b@1", NOW, 10), [])
+        self.assertEqual(await self.adopt(store), [])
         await store.resign("a@1")
         await store.leaseWorker("a@1")
-        self.assertEqual(await store.adopt("a@1", "b@1", NOW, 10), [])
+        self.assertEqual(await self.adopt(store), [])
         await store.resign("a@1")
-        self.assertEqual([orphan.box for orphan in await store.adopt("a@1", "b@1", NOW, 10)], [box])
+        self.assertEqual([orphan.box for orphan in await self.adopt(store)], [box])
 
     async def test_adoptLimit(self) -> None:
         """
@@ -211,7 +211,7 @@ class AdoptContractMixin(ContractBase):
         epochs = await self.claimMany(store, 7)
         told: list[Orphan] = []
         for wanted in (3, 3, 1, 0):
-            orphans = await store.adopt("a@1", "b@1", NOW, 3)
+            orphans = await self.adopt(store, limit=3)
             self.assertEqual(len(orphans), wanted)
             told += orphans
         self.assertEqual({orphan.box: orphan.lostEpoch for orphan in told}, epochs)
@@ -223,12 +223,12 @@ class AdoptContractMixin(ContractBase):
         """
         store = await self.startStore()
         await self.claimMany(store, 2)
-        first = await store.adopt("a@1", "b@1", NOW, 10)
+        first = await self.adopt(store)
         await store.leaseWorker("b@1")
         await store.leaseWorker("b@2")
         self.assertEqual(await store.bury(60_000), ["b@1"])
         await store.release(first[0].box, first[0].linkEpoch, NOW)
-        (second,) = await store.adopt("b@1", "c@1", NOW, 10)
+        (second,) = await self.adopt(store, "b@1", "c@1")
         self.assertEqual((second.box, second.lostEpoch), (first[1].box, first[1].linkEpoch))
         self.assertEqual(second.linkEpoch, first[1].linkEpoch + 1)
 
@@ -238,6 +238,79 @@ class AdoptContractMixin(ContractBase):
         """
         store = await self.startStore()
         epochs = await self.claimMany(store, 40)
-        answers = await gatherResults([store.adopt("a@1", f"{name}@1", NOW, 7) for name in "bcdefghi"])
+        answers = await gatherResults([store.adopt("a@1", f"{name}@1", NOW, 7, name) for name in "bcdefghi"])
         told = [orphan.box for orphans in answers for orphan in orphans]
         self.assertEqual(sorted(told), sorted(epochs))
+
+    async def test_previous(self) -> None:
+        """
+        Who held the box before the dead one claimed it, also after the adopter died; L{None} where nobody did, or where
+        the dead one wrote it again.
+        """
+        store = await self.startStore()
+        first = await self.claim(store, BOX, "z@1")
+        await self.claim(store, BOX, "a@1")
+        await self.claim(store, OTHER, "a@1")
+        previous = Owner("z@1", first.linkEpoch, True, NOW)
+        told = await self.adopt(store)
+        self.assertEqual({one.box: one.previous for one in told}, {BOX: previous, OTHER: None})
+        second = await self.adopt(store, "b@1", "c@1")
+        self.assertEqual({one.box: one.previous for one in second}, {BOX: previous, OTHER: None})
+        (epoch,) = [one.linkEpoch for one in second if one.box == BOX]
+        self.assertEqual(await store.restore("d@1", [linkState(epoch + 1)]), [True])
+        (third,) = await self.adopt(store, "d@1", "e@1")
+        self.assertIsNone(third.previous)
+
+    async def test_previousWasReleased(self) -> None:
+        """
+        Who had given the box up before is told as such.
+        """
+        store = await self.startStore()
+        first = await self.claim(store, BOX, "z@1")
+        await store.release(BOX, first.linkEpoch, NOW + 5)
+        await self.claim(store, BOX, "a@1")
+        (orphan,) = await self.adopt(store)
+        self.assertEqual(orphan.previous, Owner("z@1", first.linkEpoch, False, NOW + 5))
+
+    async def test_adoptedAgain(self) -> None:
+        """
+        Whoever asks again for want of an answer has the same, and no more, as long as it has them; also when the dead
+        one has none left, or lives.
+        """
+        store = await self.startStore()
+        await self.claimMany(store, 5)
+        first = sorted(await self.adopt(store, limit=3, attempt="one"))
+        self.assertEqual(sorted(await self.adopt(store, nowMs=NOW + 5, limit=3, attempt="one")), first)
+        rest = await self.adopt(store, attempt="two")
+        self.assertEqual(len(rest), 2)
+        await store.leaseWorker("a@1")
+        self.assertEqual(sorted(await self.adopt(store, nowMs=NOW + 9, attempt="one")), first)
+        self.assertEqual(sorted(await self.adopt(store, attempt="two")), sorted(rest))
+        self.assertEqual(await self.adopt(store), [])
+
+    async def test_notAdoptedAgain(self) -> None:
+        """
+        Not what was released, claimed, written again or adopted by another since, nor what is another adopter's.
+        """
+        store = await self.startStore()
+        boxes = list(await self.claimMany(store, 5))
+        told = {one.box: one for one in await self.adopt(store, attempt="one")}
+        self.assertEqual(sorted(told), boxes)
+        await store.release(boxes[0], told[boxes[0]].linkEpoch, NOW)
+        await self.claim(store, boxes[1], "b@1")
+        state = linkState(told[boxes[2]].linkEpoch, boxes[2])
+        self.assertEqual(await store.restore("b@1", [state]), [True])
+        self.assertEqual(await self.adopt(store, incarnation="c@1", attempt="one"), [])
+        again = await self.adopt(store, attempt="one")
+        self.assertEqual(sorted(again), [told[box] for box in boxes[3:]])
+        self.assertEqual(len(await self.adopt(store, "b@1", "c@1")), 4)
+        self.assertEqual(await self.adopt(store, attempt="one"), [])
+
+    async def test_firstAfterAll(self) -> None:
+        """
+        An attempt that took nothing is a first one when it comes again.
+        """
+        store = await self.startStore()
+        self.assertEqual(await self.adopt(store, attempt="one"), [])
+        await self.claimMany(store, 2)
+        self.assertEqual(len(await self.adopt(store, attempt="one")), 2)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import gatherResults
 
+from binaryserver.errors import StoreUnavailable
 from binaryserver.model import (
     EPOCH_2010_MS,
     BoxKey,
@@ -90,12 +91,42 @@ class OwnershipContractMixin(ContractBase):
         store = await self.startStore()
         epochs = [(await self.claim(store, attempt=attempt)).linkEpoch for attempt in ("one", "two", "one")]
         self.assertEqual(epochs, [epochs[0], epochs[0] + 1, epochs[0] + 2])
-        (orphan,) = await store.adopt("a@1", "b@1", NOW, 10)
+        (orphan,) = await store.adopt("a@1", "b@1", NOW, 10, "x")
         again = await self.claim(store, attempt="one")
         self.assertEqual(again.previous and again.previous[:3], ("b@1", orphan.linkEpoch, True))
         await store.restore("c@1", [LinkState(BOX, again.linkEpoch + 9, "md30", "192.0.2.1", NOW, (), None, False)])
         again = await self.claim(store, attempt="one")
         self.assertEqual(again.previous and again.previous[:2], ("c@1", again.linkEpoch - 1))
+
+    async def test_claimOfTheDead(self) -> None:
+        """
+        Who gave its lease back, was declared dead or has a newer incarnation cannot claim, and changes nothing; also
+        not with an attempt that it made before. Who was revived can, and so can who was never heard of.
+        """
+        store = await self.startStore()
+        for name in ("resigned@1", "declared@1", "old@1"):
+            await store.leaseWorker(name)
+        await self.elapse(0.2)
+        await store.leaseWorker("old@2")
+        await store.leaseWorker("alive@1")
+        await store.resign("resigned@1")
+        await self.claim(store, OTHER, "declared@1", attempt="made")
+        await store.bury(150)
+        owner = await self.claim(store, BOX, "alive@1")
+        await store.saveMqtt(BOX, owner.linkEpoch, MqttSession((("d", 1),)), True)
+        for name in ("resigned@1", "declared@1", "old@1", "old@0"):
+            error = await self.refusalOf(self.claim(store, BOX, name, clean=True, attempt="late"))
+            self.assertIsNot(type(error), StoreUnavailable)
+            self.assertIn(name, str(error))
+            await self.refusalOf(self.claim(store, BoxKey("acme", "new"), name))
+        await self.refusalOf(self.claim(store, OTHER, "declared@1", attempt="made"))
+        self.assertEqual((await self.listenerOf(store), await store.accounts("new")), ("alive@1", ()))
+        await store.leaseWorker("declared@1")
+        claim = await self.claim(store, BOX, "declared@1", attempt="late")
+        self.assertEqual(claim.previous, Owner("alive@1", owner.linkEpoch, True, NOW))
+        self.assertEqual((claim.linkEpoch, claim.mqtt), (owner.linkEpoch + 1, MqttSession((("d", 1),))))
+        unknown = await self.claim(store, BOX, "never heard of@1")
+        self.assertEqual(unknown.linkEpoch, claim.linkEpoch + 1)
 
     async def test_seenAt(self) -> None:
         """

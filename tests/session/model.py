@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from binaryserver.errors import StoreError
 from binaryserver.model import (
     EPOCH_2010_MS,
     NO_QUEUE_MS,
@@ -37,6 +38,9 @@ class ModelStore:
 
     def __init__(self) -> None:
         self.alive: set[str] = set()
+        self.heardOf: set[str] = set()
+        self.adopted: dict[BoxKey, tuple[str, Orphan]] = {}
+        self.before: dict[BoxKey, Owner | None] = {}
         self.attempts: dict[BoxKey, tuple[str, Owner | None]] = {}
         self.owners: dict[BoxKey, Owner] = {}
         self.listening: dict[BoxKey, bool] = {}
@@ -54,6 +58,7 @@ class ModelStore:
         See L{ISessionStore.leaseWorker}; the number is the store's to choose.
         """
         self.alive = {one for one in self.alive if one[0] != incarnation[0]} | {incarnation}
+        self.heardOf.add(incarnation[0])
 
     def resign(self, incarnation: str) -> None:
         """
@@ -73,11 +78,14 @@ class ModelStore:
         """
         See L{ISessionStore.claim}.
         """
+        if incarnation[0] in self.heardOf and incarnation not in self.alive:
+            raise StoreError("it is dead")
         if box in self.attempts and self.attempts[box][0] == attempt:
             return Claim(self.owners[box].linkEpoch, self.attempts[box][1], self.marks(box), self.sessions.get(box))
         previous = self.owners.get(box)
         epoch = self._own(box, incarnation, nowMs)
         self.attempts[box] = (attempt, previous)
+        self.before[box] = previous
         if clean:
             self.sessions[box] = None
         return Claim(epoch, previous, self.marks(box), self.sessions.get(box))
@@ -90,6 +98,7 @@ class ModelStore:
         self.owners[box] = Owner(incarnation, epoch, True, nowMs)
         self.listening[box] = False
         self.attempts.pop(box, None)
+        self.adopted.pop(box, None)
         return epoch
 
     def _isLatest(self, box: BoxKey, linkEpoch: int) -> bool:
@@ -102,6 +111,7 @@ class ModelStore:
         if not self._isLatest(box, linkEpoch):
             return False
         self.owners[box] = Owner(self.owners[box].incarnation, linkEpoch, False, nowMs)
+        self.adopted.pop(box, None)
         return True
 
     def restore(self, incarnation: str, links: Sequence[LinkState]) -> list[bool]:
@@ -120,19 +130,27 @@ class ModelStore:
         self.owners[link.box] = Owner(incarnation, link.linkEpoch, True, link.since)
         self.listening[link.box] = link.isListening
         self.attempts.pop(link.box, None)
+        self.adopted.pop(link.box, None)
+        self.before.pop(link.box, None)
         self.sessions[link.box] = link.mqtt
         return True
 
-    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> list[Orphan]:
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> list[Orphan]:
         """
         See L{ISessionStore.adopt}; of a limit that is never reached.
         """
-        if dead in self.alive:
-            return []
-        lost = {box: owner.linkEpoch for box, owner in self.owners.items() if owner[:1] == (dead,) and owner.connected}
-        return [
-            Orphan(box, self._own(box, incarnation, nowMs), epoch, "md30", "192.0.2.1") for box, epoch in lost.items()
+        again = [
+            orphan
+            for box, (by, orphan) in self.adopted.items()
+            if by == attempt and self.owners[box].incarnation == incarnation
         ]
+        if again or dead in self.alive:
+            return again
+        lost = {box: owner.linkEpoch for box, owner in self.owners.items() if owner[:1] == (dead,) and owner.connected}
+        for box, epoch in lost.items():
+            new = self._own(box, incarnation, nowMs)
+            self.adopted[box] = (attempt, Orphan(box, new, epoch, "md30", "192.0.2.1", self.before.get(box)))
+        return [self.adopted[box][1] for box in lost]
 
     def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> bool:
         """
@@ -236,6 +254,8 @@ class ModelStore:
     def _progress(self, heard: Progress) -> MailboxEntry | None:
         entry = self.entries.get((heard.box, heard.id))
         if entry is None or entry.final is not None or (heard.final is None and entry.deliveredAt):
+            return None
+        if heard.attempts not in (0, entry.attempts):
             return None
         if heard.final is not None:
             entry = entry._replace(final=heard.final)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from binaryserver.errors import StoreError
 from binaryserver.model import (
     EPOCH_2010_MS,
     NO_QUEUE_MS,
@@ -36,9 +37,17 @@ Operation = tuple[str, tuple[Any, ...]]
 INCARNATIONS = ("a@1", "b@1")
 
 
+class Adoption(str):
+    """
+    An attempt to adopt: unlike one to claim, it is the same for all boxes.
+    """
+
+    __slots__ = ()
+
+
 class Accounts:
     """
-    Lets one store take many runs: each has accounts of its own there.
+    Lets one store take many runs: each has accounts, and attempts to adopt, of its own there.
     """
 
     def __init__(self, suffix: str) -> None:
@@ -50,6 +59,8 @@ class Accounts:
         """
         if isinstance(value, BoxKey):
             return BoxKey(value.account + self._suffix, value.asset)
+        if isinstance(value, Adoption):
+            return value + self._suffix
         return _mapped(value, self.told)
 
     def heard(self, value: Any) -> Any:
@@ -86,7 +97,11 @@ def run(operations: list[Operation], call: Callable[..., Any]) -> list[Any]:
         call("leaseWorker", incarnation)
     answers: list[Any] = []
     for name, arguments in operations:
-        answer = call(name, *_dated(arguments, epochs))
+        try:
+            answer = call(name, *_dated(arguments, epochs))
+        except StoreError:
+            answers.append("it failed")
+            continue
         if isinstance(answer, Claim):
             epochs.setdefault(arguments[0], []).append(answer.linkEpoch)
         elif name == "adopt":
@@ -130,6 +145,7 @@ _LISTENING: list[Operation] = [
 _BOXES = (_BOX, BoxKey("acme", "2"), BoxKey("other", "1"))
 
 _LOOKING: list[Operation] = [
+    ("leaseWorker", (INCARNATIONS[1],)),
     *(("mailbox", (box,)) for box in _BOXES),
     ("dueMessages", (EPOCH_2010_MS + RETRY_MS + NO_QUEUE_MS, 10_000)),
     *(("claim", (box, INCARNATIONS[1], "md30", "192.0.2.1", EPOCH_2010_MS, False, "9")) for box in _BOXES),
@@ -199,7 +215,9 @@ _puts = _operation(
 _takes = _operation(
     "takeMessages", _listOf(st.builds(Take, _boxes, _agos, st.sampled_from([0, 0, 0, 1, 2]), st.integers(1, 3))), _early
 )
-_progresses = _operation("progressMessages", _listOf(st.builds(Progress, _boxes, _ids, _now, st.none() | _finals)))
+_progresses = _operation(
+    "progressMessages", _listOf(st.builds(Progress, _boxes, _ids, _now, st.none() | _finals, st.integers(0, 2)))
+)
 
 operations: st.SearchStrategy[list[Operation]] = st.lists(
     st.one_of(
@@ -235,7 +253,9 @@ operations: st.SearchStrategy[list[Operation]] = st.lists(
                 )
             ),
         ),
-        _operation("adopt", _incarnations, _incarnations, _now, st.just(10_000)),
+        _operation("adopt", _incarnations, _incarnations, _now, st.just(10_000), st.sampled_from("xyz").map(Adoption)),
+        # Who is dead cannot claim.
+        _operation("leaseWorker", _incarnations),
         _operation("leaseWorker", st.sampled_from([*INCARNATIONS, "a@2"])),
         _operation("resign", _incarnations),
         _operation("isDead", _incarnations),

@@ -227,7 +227,7 @@ class StoreTests(SynchronousTestCase):
         """
         It gets all that is known of connected boxes again.
         """
-        member = Membership(self.world.gateway, 10, 10)
+        member = Membership(self.world.gateway, 10, 10, lambda: None)
         member.start()
         link = BlockLink(self.world)
         link.send(1, 1, 2, 3)

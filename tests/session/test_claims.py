@@ -39,7 +39,7 @@ class RevivalTests(SynchronousTestCase):
         def thenAdopted(incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
             answer = restore(incarnation, links)
             # What the other's loop over its chunks does meanwhile.
-            for orphan in self.successResultOf(all_.store.adopt("i0@1", "i1@1", NOW_MS, 200)):
+            for orphan in self.successResultOf(all_.store.adopt("i0@1", "i1@1", NOW_MS, 200, "x")):
                 i1._tell(orphan, "i0@1")
             all_.worlds["i1@1"].turn()
             return answer
@@ -61,7 +61,7 @@ class RevivalTests(SynchronousTestCase):
         self.assertEqual(dead, ["i0@1"])
         all_.thaw("i0@1", 16)
         all_.wait(1)
-        for orphan in self.successResultOf(all_.store.adopt(dead[0], "i1@1", NOW_MS, 200)):
+        for orphan in self.successResultOf(all_.store.adopt(dead[0], "i1@1", NOW_MS, 200, "x")):
             all_.members["i1@1"]._tell(orphan, dead[0])
         all_.wait(60)
         self._isTrue(all_, box)
@@ -72,13 +72,98 @@ class RevivalTests(SynchronousTestCase):
         self.assertEqual(latest[0] != "disconnect", isConnected, (all_.presences(), "link open:", isConnected))
 
 
+class DeadClaimTests(SynchronousTestCase):
+    """
+    One that is dead claims a box that is connected elsewhere.
+    """
+
+    def setUp(self) -> None:
+        """
+        One that holds the box, one that dies, and one that tells its boxes.
+        """
+        self.all = Instances(0)
+        self.inboxes: dict[str, IInbox] = {}
+        for name in ("holder@1", "dead@1", "teller@1"):
+            self.inboxes[name] = self.all.add(name, LocalPeers(self.inboxes)).gateway
+        self.box = self.all.worlds["holder@1"].box()
+        self.all.frozen.add("dead@1")
+
+    def _claimLate(self) -> None:
+        """
+        It is not yet known that it is dead.
+        """
+        self.successResultOf(self.all.store.claim(BOX, "dead@1", "md30", "192.0.2.7", NOW_MS, True, "late"))
+
+    def _tell(self) -> None:
+        self.all.store.resign("dead@1")
+        (orphan,) = self.successResultOf(self.all.store.adopt("dead@1", "teller@1", NOW_MS, 200, "x"))
+        self.all.members["teller@1"]._tell(orphan, "dead@1")
+        self.all.wait(1)
+
+    def test_holderGivesItUp(self) -> None:
+        """
+        Whoever tells the box gone has its living link closed, so that the box comes back above all that was told.
+        """
+        self._claimLate()
+        self._tell()
+        self.assertTrue(self.box.transport.isAborted)
+        self.all.worlds["holder@1"].box()
+        self.all.wait(1)
+        self.assertIn(max(self.all.presences(), key=lambda one: one[1])[0], ("connect", "reconnect"))
+
+    def test_holderIsSilent(self) -> None:
+        """
+        It is not waited for, and not for ever.
+        """
+        cancelled: list[Deferred[Any]] = []
+        asked: list[str] = []
+
+        def silent(incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[Any]:
+            asked.append(incarnation)
+            return Deferred(cancelled.append)
+
+        self.patch(self.all.worlds["teller@1"].gateway.registry._peers, "handOver", silent)
+        self._claimLate()
+        self._tell()
+        self.assertEqual((asked, self.all.presences()[-1][0]), (["holder@1"], "disconnect"))
+        self.all.wait(59)
+        self.assertEqual(len(cancelled), 1)
+
+    def test_nobodyToAsk(self) -> None:
+        """
+        Who had given the box up before, or is the dead one itself, is not asked.
+        """
+        self.patch(LocalPeers, "handOver", lambda *_: self.fail("it was asked"))
+        self.box.lose()
+        self._claimLate()
+        self._tell()
+        self.all.store.leaseWorker("dead@1")
+        for attempt in ("one", "two"):
+            self.all.store.claim(BoxKey("dev", "other"), "dead@1", "md30", "192.0.2.7", NOW_MS, True, attempt)
+        self._tell()
+
+    def test_refused(self) -> None:
+        """
+        Once it is known to be dead its claims are refused, until it is alive again: the box is asked to come later.
+        """
+        self.all.store.resign("dead@1")
+        refused = Box(self.all.worlds["dead@1"]).connect()
+        self.assertEqual(refused.received()[0][3], 3)
+        self.assertFalse(self.box.transport.isAborted)
+        self.assertEqual(self.all.worlds["dead@1"].gateway.registry.boxes, {})
+        self.all.store.leaseWorker("dead@1")
+        accepted = Box(self.all.worlds["dead@1"]).connect()
+        self.assertEqual(accepted.received()[0][3], 0)
+        self.assertTrue(self.box.transport.isAborted)
+
+
 class SlowAdoptStore(SharedStore):
     """
     Each adoption takes a second.
     """
 
-    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int) -> Deferred[list[Orphan]]:
-        answer = MemorySessionStore.adopt(self, dead, incarnation, nowMs, limit)
+    def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
+        answer = MemorySessionStore.adopt(self, dead, incarnation, nowMs, limit, attempt)
         later: Deferred[list[Orphan]] = Deferred()
         self.reactor.callLater(1, later.callback, answer.result)
         return later

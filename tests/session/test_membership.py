@@ -8,7 +8,8 @@ from twisted.internet.defer import Deferred, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.errors import StoreUnavailable
-from binaryserver.model import BoxKey, Renewal
+from binaryserver.interfaces import IPeers
+from binaryserver.model import BoxKey, Orphan, Renewal
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.membership import Membership
@@ -55,17 +56,18 @@ class Instances:
         self.worlds: dict[str, World] = {}
         self.members: dict[str, Membership] = {}
         self.frozen: set[str] = set()
+        self.superseded: set[str] = set()
         for number in range(count):
             self.add(f"i{number}@1")
 
-    def add(self, incarnation: str) -> World:
+    def add(self, incarnation: str, peers: IPeers | None = None) -> World:
         """
         One more.
         """
-        world = World(store=self.store, bus=self.bus, incarnation=incarnation)
+        world = World(store=self.store, bus=self.bus, incarnation=incarnation, peers=peers)
         # All of them by the time of the store.
         world.gateway.nowMs = lambda: NOW_MS + int(self.store.reactor.seconds() * 1000)
-        member = Membership(world.gateway, 10, 10)
+        member = Membership(world.gateway, 10, 10, lambda: self.superseded.add(incarnation))
         member.start()
         self.worlds[incarnation] = world
         self.members[incarnation] = member
@@ -182,6 +184,33 @@ class DeathTests(SynchronousTestCase):
         ]
         self.assertEqual((len(gone), len(set(gone))), (450, 450))
 
+    def test_everySecondAnswerIsLost(self) -> None:
+        """
+        An attempt to adopt is made again until it is answered, and then a new one: every box is told, each once.
+        """
+        all_ = Instances(2)
+        for number in range(450):
+            all_.worlds["i0@1"].box(f"box-{number}")
+        adopt = all_.store.adopt
+        attempts: list[str] = []
+
+        def adopting(dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
+            answer = adopt(dead, incarnation, nowMs, limit, attempt)
+            attempts.append(attempt)
+            return fail(StoreUnavailable("the answer is lost")) if len(attempts) % 2 else answer
+
+        self.patch(all_.store, "adopt", adopting)
+        all_.frozen.add("i0@1")
+        all_.wait(60)
+        self.assertEqual(attempts[::2], attempts[1::2])
+        self.assertEqual((len(attempts), len(set(attempts))), (6, 3))
+        gone = [
+            event.asset
+            for event in all_.bus.events("presences")
+            if event.presence.type == cloudnext_pb2.PRESENCE_TYPE_DISCONNECT
+        ]
+        self.assertEqual((len(gone), len(set(gone))), (450, 450))
+
 
 class LifeTests(SynchronousTestCase):
     """
@@ -239,7 +268,7 @@ class LifeTests(SynchronousTestCase):
         all_.wait(16)
         all_.worlds["i1@1"].box()
         self.assertTrue(all_.worlds["i1@1"].store.isDead("i0@1"))
-        all_.store.adopt("i0@1", "i1@1", NOW_MS, 1)
+        all_.store.adopt("i0@1", "i1@1", NOW_MS, 1, "x")
         all_.thaw("i0@1", 16)
         all_.wait(1)
         states = [box.transport.isAborted for box in (moved, adopted, kept)]
@@ -269,6 +298,17 @@ class LifeTests(SynchronousTestCase):
         self.assertEqual([(mark.stream, mark.committed) for mark in claim.marks], [(9, 4)])
         self.assertEqual(claim.mqtt.subscriptions, (("i", 1), ("d", 1)))
         self.assertIs(all_.worlds["i1@1"].gateway.ids, ids, "the worker number changed")
+
+    def test_superseded(self) -> None:
+        """
+        When another process takes the name of an instance the first one is to end; they do not declare each other dead
+        by turns.
+        """
+        all_ = Instances(1)
+        all_.add("i0@2")
+        all_.wait(20)
+        self.assertEqual(all_.superseded, {"i0@1"})
+        self.assertFalse(self.successResultOf(all_.store.isDead("i0@2")))
 
     def test_stop(self) -> None:
         """

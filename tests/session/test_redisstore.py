@@ -91,13 +91,13 @@ class RedisSessionStoreTests(RedisTestCase):
             [stores[0].claim(box, "a@1", "md30", "192.0.2.1", NOW, False, uuid4().hex) for box in boxes]
         )
         back = [stores[1].claim(box, "b@1", "md30", "192.0.2.1", NOW, False, uuid4().hex) for box in boxes[:50:5]]
-        adopting = [stores[n % 5].adopt("a@1", f"{n}@1", NOW, 9) for n in range(20)]
+        adopting = [stores[n % 5].adopt("a@1", f"{n}@1", NOW, 9, f"x{n}") for n in range(20)]
         told = [orphan for orphans in await gatherResults(adopting) for orphan in orphans]
         claims = await gatherResults(back)
         self.assertEqual(len({orphan.box for orphan in told}), len(told))
         before = [claim for claim in claims if claim.previous and claim.previous.incarnation == "a@1"]
         self.assertEqual(len(told) + len(before), 100)
-        self.assertEqual(await stores[0].adopt("a@1", "b@1", NOW, 9), [])
+        self.assertEqual(await stores[0].adopt("a@1", "b@1", NOW, 9, "y"), [])
 
     async def test_nothingIsLeft(self) -> None:
         """
@@ -180,7 +180,7 @@ class RedisSessionStoreTests(RedisTestCase):
             await store.putMessages([messageFor("m1", box, expiresAt=NOW + 1)], LIMITS, NOW)
         for kind in ("box", "mail"):
             await store._link.call("DEL", f"{store._settings.prefix}{kind}:acme/box-1")
-        self.assertEqual([orphan.box for orphan in await store.adopt("a@1", "b@1", NOW, 10)], [OTHER])
+        self.assertEqual([orphan.box for orphan in await store.adopt("a@1", "b@1", NOW, 10, "x")], [OTHER])
         self.assertEqual([entry.message.box for entry in await store.dueMessages(NOW + 1, 10)], [OTHER])
         claim = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
         self.assertEqual(await store.takeMessages([Take(BOX, claim.linkEpoch, 0, 9)], NOW), [[]])

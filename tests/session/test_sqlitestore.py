@@ -296,7 +296,7 @@ class SqliteSessionStoreTests(TestCase):
         A file of another release is refused with one line.
         """
         await (await self.startStore()).stop()
-        for version, statement in ((2, "PRAGMA user_version = 2"), (0, "PRAGMA user_version = 0")):
+        for version, statement in ((3, "PRAGMA user_version = 3"), (0, "PRAGMA user_version = 0")):
             with closing(sqlite3.connect(self.path)) as connection:
                 connection.execute(statement)
             store = SqliteSessionStore(f"sqlite:{self.path}", BackEndContext(reactor, "--sessions"))

@@ -279,7 +279,11 @@ class WaitTests(SendCase):
         """
         program = await self.outcome([(QUEUED, {})], "--timeout", "0.5")
         self.assertEqual(program.ended.result, 3)
-        self.assertEqual(program.errors, b"binaryserver-ctl: message m-1 has no final status after 0.5 s\n")
+        self.assertEqual(
+            program.errors,
+            b"binaryserver-ctl: message m-1 has no final status after 0.5 s; "
+            b"a box's second message of one id has none\n",
+        )
 
     async def test_others(self) -> None:
         """

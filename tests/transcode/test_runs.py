@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-import binaryserver.session.link
+import binaryserver.session.intake
 from binaryserver.mqtt.events import Disconnect, Event, Publish
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.proto.md30_pb2 import Track, TrackBatch, Value
@@ -236,7 +236,7 @@ class PatchedContext:
         self._case = case
 
     def __enter__(self) -> None:
-        self._patch = self._case.patch(binaryserver.session.link, "readRun", lambda *_: Run([], [], [], []))
+        self._patch = self._case.patch(binaryserver.session.intake, "readRun", lambda *_: Run([], [], [], []))
 
     def __exit__(self, *_: object) -> None:
         self._patch.restore()

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from binaryserver.ids import IdSource, streamSalt, trackId
 from binaryserver.interfaces import IDirectorySource
-from binaryserver.model import EPOCH_2010_MS, BoxKey
+from binaryserver.model import EPOCH_2010_MS, BoxKey, Clouds
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.proto.md30_pb2 import Track, Value
 from binaryserver.transcode.envelope import Envelope, cloudTime
@@ -55,6 +55,12 @@ class Dictionary:
         See L{IDirectorySource.admit}.
         """
         return succeed(account)
+
+    def clouds(self, account: str) -> Clouds:
+        """
+        See L{IDirectorySource.clouds}.
+        """
+        return Clouds.both
 
     def fieldName(self, account: str, number: int) -> tuple[str, str] | None:
         """

@@ -1,0 +1,3 @@
+"""
+The Shovel: copies CloudConnect's queue to CloudNext's bus.
+"""
