@@ -303,7 +303,7 @@ class SqliteSessionStoreTests(TestCase):
             error = await self.errorOf(store.start(), ConfigError)
             self.assertEqual(
                 str(error),
-                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 4: "
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 5: "
                 "move the file away",
             )
 
@@ -324,7 +324,7 @@ class SqliteSessionStoreTests(TestCase):
         """
         await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
         with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (4,))
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (5,))
 
     async def test_badFiles(self) -> None:
         """
