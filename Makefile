@@ -10,7 +10,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 run: .venv/run
 	@mkdir -p var
 	@echo
-	@echo "  The gateway starts: MD30 boxes on 127.0.0.1:1883, HTTP on http://127.0.0.1:8080, data in var/."
+	@echo "  The gateway starts: MD30 boxes on 127.0.0.1:1883, MD21 boxes on 127.0.0.1:2100, HTTP on http://127.0.0.1:8080, data in var/."
 	@echo "  Try in another terminal:"
 	@echo
 	@echo "    $(BIN)/binaryserver-box --boxes 2 --tracks 10          # two simulated boxes"
