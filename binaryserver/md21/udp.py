@@ -1,5 +1,5 @@
 """
-The UDP side of MD21: one socket of an instance, and the ways to its boxes on it (docs/md21-udp.md).
+The UDP side of MD21: one socket of an instance, and the ways to its boxes on it (docs/md21.md).
 
 A link on TCP opens a way, tells its box the way's token, and closes it when it ends. A datagram without the token of
 an open way is dropped and never answered. What is sent goes to where the newest datagram of the box came from, and is

@@ -1,5 +1,5 @@
 """
-The datagrams of one MD21 link: its token, its box's address, and what may come and go (docs/md21-udp.md).
+The datagrams of one MD21 link: its token, its box's address, and what may come and go (docs/md21.md).
 """
 
 from __future__ import annotations
