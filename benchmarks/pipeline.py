@@ -80,6 +80,7 @@ def startGateway(port: int, folder: str, *options: str) -> subprocess.Popen[byte
             "--md30",
             f"tcp:{port}:interface=127.0.0.1",
             "--http=off",
+            "--md21=off",
             "--sessions=memory:",
             *options,
         ],
