@@ -158,7 +158,8 @@ class InstallationTests(SynchronousTestCase):
                 "open",
                 "False",
                 "GPS_SPEED",
-                "adopt bury claim due lease mailbox marks mqtt progress put release remove renew restore take",
+                "adopt append bury claim due fingerprints lease mailbox marks mqtt progress put "
+                "release remove renew restore take",
             ],
         )
         for script in ("binaryserver-ctl", "binaryserver-box"):
