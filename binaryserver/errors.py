@@ -74,6 +74,12 @@ class LocalError(BinaryServerError):
     """
 
 
+class MissingTransition(LocalError):
+    """
+    The owner of a sans-IO connection asked for what its state does not allow: a mistake of ours, not the peer's.
+    """
+
+
 class BusError(LocalError):
     """
     The bus did not take a flush: whether any record of it is in the bus is unknown.

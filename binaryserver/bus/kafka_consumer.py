@@ -19,14 +19,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.bus.kafka_reader import storedRecord
+from binaryserver.bus.kafka_reader import opening, polled, storedRecord
 from binaryserver.bus.kafka_settings import KafkaSettings
 from binaryserver.errors import BusError
 from binaryserver.interfaces import IBusConsumer
 from binaryserver.model import StoredRecord
 
 _PATIENCE = 0.5
-_STEP = 0.1
 
 # s that a close waits for a broker that does not answer.
 _LEAVING = 5.0
@@ -129,18 +128,12 @@ class KafkaConsumer:
             )
         except KafkaException as error:
             raise BusError(error.args[0].str()) from error
-        try:
+        with opening(consumer):
             known = consumer.list_topics(timeout=timeout).topics
             missing = [topic for topic in topics if topic not in known]
             if missing:
                 raise BusError(f"there is no topic {missing[0]}")
             consumer.subscribe(list(topics))
-        except KafkaException as error:
-            consumer.close()
-            raise BusError(error.args[0].str()) from error
-        except BusError:
-            consumer.close()
-            raise
         self._consumer = consumer
         return self
 
@@ -155,12 +148,10 @@ class KafkaConsumer:
     def _read(self, limit: int) -> list[StoredRecord]:
         deadline = time.monotonic() + _PATIENCE
         while not self._isClosing and (left := deadline - time.monotonic()) > 0:
-            first = self._consumer.poll(min(left, _STEP))
-            if first is not None:
-                rest = self._consumer.consume(limit - 1, 0) if limit > 1 else ()
-                records = [storedRecord(message) for message in (first, *rest) if _isRecord(message)]
-                if records:
-                    return records
+            messages = polled(self._consumer, left, limit)
+            records = [storedRecord(message) for message in messages if _isRecord(message)]
+            if records:
+                return records
         return []
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> Deferred[None]:

@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
@@ -40,6 +41,33 @@ def storedRecord(message: Any) -> StoredRecord:
         message.value() or b"",
         headers,
     )
+
+
+@contextmanager
+def opening(consumer: Any) -> Iterator[None]:
+    """
+    What makes a client ready to be read: fails with a L{BusError}, and leaves no client behind then.
+    """
+    try:
+        yield
+    except KafkaException as error:
+        consumer.close()
+        raise BusError(error.args[0].str()) from error
+    except BusError:
+        consumer.close()
+        raise
+
+
+def polled(consumer: Any, left: float, limit: int) -> list[Any]:
+    """
+    What a client has, at once if it has some. Blocks.
+
+    @param left: s, the longest; it wakes up in between, so that a close need not wait so long
+    """
+    first = consumer.poll(min(left, _STEP))
+    if first is None:
+        return []
+    return [first, *(consumer.consume(limit - 1, 0) if limit > 1 else ())]
 
 
 @implementer(IBusReader)
@@ -97,7 +125,7 @@ class KafkaReader:
                 "logger": self._logger,
             }
         )
-        try:
+        with opening(consumer):
             assigned = []
             metadata = consumer.list_topics(timeout=timeout)
             for topic in topics:
@@ -109,12 +137,6 @@ class KafkaReader:
                     if fromStart and high > low:
                         self._ends[topic, number] = high
             consumer.assign(assigned)
-        except KafkaException as error:
-            consumer.close()
-            raise BusError(error.args[0].str()) from error
-        except BusError:
-            consumer.close()
-            raise
         return self
 
     def read(self, limit: int) -> Deferred[list[StoredRecord]]:
@@ -139,9 +161,7 @@ class KafkaReader:
         records: list[StoredRecord] = []
         deadline = time.monotonic() + _PATIENCE
         while not records and not self._isClosing and (left := deadline - time.monotonic()) > 0:
-            first = self._consumer.poll(min(left, _STEP))
-            if first is not None:
-                self._sort([first, *(self._consumer.consume(limit - 1, 0) if limit > 1 else ())], records)
+            self._sort(polled(self._consumer, left, limit), records)
         return records
 
     def _sort(self, messages: Sequence[Any], records: list[StoredRecord]) -> None:

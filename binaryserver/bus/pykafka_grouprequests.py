@@ -57,7 +57,7 @@ class FindCoordinatorRequest(BodyRequest):
         super().__init__(packString(group))
 
 
-class FindCoordinatorResponse(Response):  # type: ignore[misc]
+class FindCoordinatorResponse(Response):
     """
     @ivar error: code
     @ivar host: of the broker
@@ -97,7 +97,7 @@ class JoinGroupRequest(BodyRequest):
         )
 
 
-class JoinGroupResponse(Response):  # type: ignore[misc]
+class JoinGroupResponse(Response):
     """
     @ivar error: code
     @ivar generation: number of the assignment to come
@@ -155,7 +155,7 @@ def packAssignment(places: Collection[TopicPartition]) -> bytes:
     )
 
 
-class SyncGroupResponse(Response):  # type: ignore[misc]
+class SyncGroupResponse(Response):
     """
     @ivar error: code
     @ivar places: this member's partitions
@@ -181,7 +181,7 @@ class HeartbeatRequest(BodyRequest):
         super().__init__(who.packed)
 
 
-class HeartbeatResponse(Response):  # type: ignore[misc]
+class HeartbeatResponse(Response):
     """
     @ivar error: code; also that others have come or gone
     """
@@ -229,7 +229,7 @@ class OffsetCommitRequest(BodyRequest):
         super().__init__(who.packed + struct.pack("!q", _KEEP) + packArray(topics))
 
 
-class OffsetCommitResponse(Response):  # type: ignore[misc]
+class OffsetCommitResponse(Response):
     """
     @ivar errors: error code by partition
     """
@@ -260,7 +260,7 @@ class OffsetFetchRequest(BodyRequest):
         super().__init__(packString(group) + packArray(topics))
 
 
-class OffsetFetchResponse(Response):  # type: ignore[misc]
+class OffsetFetchResponse(Response):
     """
     @ivar partitions: error code and offset, -1 where none was kept, by partition
     """

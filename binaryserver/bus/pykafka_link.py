@@ -64,7 +64,7 @@ class IBrokerLink(Protocol):
         """
 
 
-class _Connection(BrokerConnection):  # type: ignore[misc]
+class _Connection(BrokerConnection):
     """
     pykafka's connection, with time limits over the whole of an exchange and with the reasons of its failures.
     """

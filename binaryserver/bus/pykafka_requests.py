@@ -86,7 +86,7 @@ class _Named:
     HEADER_LEN = 14 + len(_CLIENT_ID)
 
 
-class BodyRequest(_Named, Request):  # type: ignore[misc]
+class BodyRequest(_Named, Request):
     """
     A request whose body is bytes already.
     """
@@ -109,13 +109,13 @@ class BodyRequest(_Named, Request):  # type: ignore[misc]
         return output
 
 
-class VersionsRequest(_Named, ApiVersionsRequest):  # type: ignore[misc]
+class VersionsRequest(_Named, ApiVersionsRequest):
     """
     Which requests the broker takes (ApiVersions 0).
     """
 
 
-class VersionsResponse(ApiVersionsResponse):  # type: ignore[misc]
+class VersionsResponse(ApiVersionsResponse):
     """
     @ivar api_versions: by API key: key, least and greatest version
     """
@@ -123,7 +123,7 @@ class VersionsResponse(ApiVersionsResponse):  # type: ignore[misc]
     api_versions: dict[int, tuple[int, int, int]]
 
 
-class MetadataRequest(_Named, MetadataRequestV4):  # type: ignore[misc]
+class MetadataRequest(_Named, MetadataRequestV4):
     """
     Brokers, and partitions of topics with their leaders (Metadata 4). Never creates a topic.
     """
@@ -136,7 +136,7 @@ class MetadataRequest(_Named, MetadataRequestV4):  # type: ignore[misc]
         return len(self.topics)
 
 
-class MetadataResponse(MetadataResponseV4):  # type: ignore[misc]
+class MetadataResponse(MetadataResponseV4):
     """
     @ivar brokers: by id: with C{host} and C{port}
     @ivar topics: by name: with C{err} and C{partitions}, by number, with C{leader}
@@ -169,7 +169,7 @@ class ProduceRequest(BodyRequest):
         super().__init__(struct.pack("!hhi", -1, -1, timeoutMs) + packArray(topics))
 
 
-class ProduceResponse(Response):  # type: ignore[misc]
+class ProduceResponse(Response):
     """
     @ivar errors: error code by partition
     """
@@ -211,7 +211,7 @@ class FetchRequest(BodyRequest):
         super().__init__(struct.pack("!iiiib", -1, waitMs, 1, maxBytes, 0) + packArray(topics))
 
 
-class FetchResponse(Response):  # type: ignore[misc]
+class FetchResponse(Response):
     """
     @ivar partitions: error code and bytes of record batches, by partition
     """
@@ -251,7 +251,7 @@ class ListOffsetsRequest(BodyRequest):
         super().__init__(struct.pack("!i", -1) + packArray(topics))
 
 
-class ListOffsetsResponse(Response):  # type: ignore[misc]
+class ListOffsetsResponse(Response):
     """
     @ivar partitions: error code and offset, by partition
     """
@@ -281,7 +281,7 @@ class CreateTopicsRequest(BodyRequest):
         super().__init__(packArray(made) + struct.pack("!ib", timeoutMs, 0))
 
 
-class CreateTopicsResponse(Response):  # type: ignore[misc]
+class CreateTopicsResponse(Response):
     """
     @ivar errors: error code and the broker's words, by topic
     """
@@ -309,7 +309,7 @@ class InitProducerIdRequest(BodyRequest):
         super().__init__(struct.pack("!hi", -1, 1000))
 
 
-class InitProducerIdResponse(Response):  # type: ignore[misc]
+class InitProducerIdResponse(Response):
     """
     @ivar error: code
     @ivar producerId: the id
@@ -340,7 +340,7 @@ class DescribeConfigsRequest(BodyRequest):
         super().__init__(packArray(wanted) + b"\0")
 
 
-class DescribeConfigsResponse(Response):  # type: ignore[misc]
+class DescribeConfigsResponse(Response):
     """
     @ivar settings: name and value of settings, by topic; none of topics that the broker does not let be described
     """

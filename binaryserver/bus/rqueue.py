@@ -19,7 +19,7 @@ from binaryserver.bus.topics import Topics
 from binaryserver.errors import BusError, BusUnavailable, ConfigError, RejectedData, StoreError, StoreUnavailable
 from binaryserver.model import Record
 from binaryserver.plugins import BackEndContext
-from binaryserver.session.redischecks import checkServer
+from binaryserver.session.redischecks import checkServer, startChecked
 from binaryserver.session.redislink import LinkState, RedisLink
 from binaryserver.session.redisscripts import Script
 from binaryserver.transcode.cloudconnect import encodeEvent
@@ -89,6 +89,15 @@ class _Waiting:
         self.done: Deferred[None] = Deferred()
 
 
+async def checkQueue(link: RedisLink, settings: RQueueSettings, option: str) -> tuple[str, ...]:
+    """
+    See L{checkServer} and L{checkLists}.
+    """
+    warnings = await checkServer(link.call, settings.redis, option)
+    await checkLists(link, settings, option)
+    return warnings
+
+
 async def checkLists(link: RedisLink, settings: RQueueSettings, option: str) -> None:
     """
     Look whether the lists can be some.
@@ -149,33 +158,19 @@ class RQueue:
         """
         Connect, and look at what is there. Fails with L{ConfigError} or L{BusUnavailable}.
         """
-        return Deferred.fromCoroutine(self._start(self._context.reactor.seconds() + self._context.startTimeout))
+        return Deferred.fromCoroutine(self._start())
 
-    async def _start(self, deadline: float) -> None:
-        option, where, reactor = self._context.option, self._settings.redis.where, self._context.reactor
+    async def _start(self) -> None:
+        option, where = self._context.option, self._settings.redis.where
+        reactor, timeout = self._context.reactor, self._context.startTimeout
         try:
-            await self._link.start(self._context.startTimeout)
-            checked = Deferred.fromCoroutine(self._check())
-            checked.addTimeout(max(0.1, deadline - reactor.seconds()), reactor, self._late)
-            self.warnings = await checked
+            self.warnings = await startChecked(
+                self._link, where, option, reactor, timeout, lambda: checkQueue(self._link, self._settings, option)
+            )
         except StoreError as error:
-            await self._link.stop(0)
             text = str(error)
             raise BusUnavailable(text if text.startswith(option) else f"{option}: {where}: {text}") from error
-        except BaseException:
-            await self._link.stop(0)
-            raise
-        for warning in self.warnings:
-            self.log.warn("{where}: {reason}", where=where, reason=warning)
         self._isRunning = True
-
-    def _late(self, result: object, timeout: float) -> None:
-        raise StoreUnavailable(f"{self._context.option}: {self._settings.redis.where}: it does not answer")
-
-    async def _check(self) -> tuple[str, ...]:
-        warnings = await checkServer(self._link.call, self._settings.redis, self._context.option)
-        await checkLists(self._link, self._settings, self._context.option)
-        return warnings
 
     def stop(self) -> Deferred[None]:
         """

@@ -27,7 +27,7 @@ from binaryserver.transcode.events import isName
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
-    from binaryserver.md21.udp import UplinkPdu
+    from binaryserver.md21.udpway import UplinkPdu
 
 VERSION = 1
 """Of C{proto/md21.asn1}: what a header must name."""
@@ -157,13 +157,7 @@ class Md21Client(Deliveries):
         """
         See L{TransportLink.broken}.
         """
-        self.gateway.counters.violations += 1
-        self.log.info(
-            "{peer}: link closed: {kind}: {error}",
-            kind=type(event.error).__name__,
-            error=str(event.error),
-            peer=self.peer,
-        )
+        self.noteViolation(event.error)
         isOwn = event.reason is values.Reason.PROTOCOL_ERROR
         self.end(Ending(Reason.networkError if isOwn else Reason(event.reason.name), str(event.error)))
 

@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, cast
 
-from binaryserver.errors import MalformedPacket, PeerError, PeerTimeout, ProtocolViolation
+from binaryserver.errors import MalformedPacket, MissingTransition, PeerError, PeerTimeout, ProtocolViolation
 from binaryserver.md21 import values
 from binaryserver.md21.channels import Channels
 from binaryserver.md21.codec import decode, encode
 from binaryserver.md21.events import Block, BoxMessage, Broken, Event
 from binaryserver.md21.files import FileReceived, FileReceiver
 from binaryserver.md21.framing import Framing, frame
-from binaryserver.md21.states import TRANSITIONS, ConnectionState, Input, MissingTransition
+from binaryserver.md21.states import TRANSITIONS, ConnectionState, Input
 from binaryserver.md21.timers import Due, Timeouts, Timers
 from binaryserver.md21.values import Reason
 

@@ -23,7 +23,7 @@ from binaryserver.session.transportlink import TransportLink
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
-    from binaryserver.md21.udp import UdpWay
+    from binaryserver.md21.udpway import UdpWay
 
 _MAX_KNOWN = 256
 """Messages to the box whose application may still answer, and which are known without asking the session store."""

@@ -7,8 +7,6 @@ from __future__ import annotations
 from enum import Enum
 from typing import Final
 
-from binaryserver.errors import LocalError
-
 
 class ConnectionState(Enum):
     """
@@ -56,9 +54,3 @@ TRANSITIONS: Final = {
     (_State.open, Input.close): _State.closed,
     (_State.closed, Input.close): _State.closed,
 }
-
-
-class MissingTransition(LocalError):
-    """
-    The owner asked for what the state does not allow: a mistake of ours, not the box's.
-    """

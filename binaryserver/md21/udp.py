@@ -18,10 +18,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.protocol import DatagramProtocol
 from twisted.logger import Logger
 
-from binaryserver.md21.udpway import Address, DatagramLink, UdpCounters, UdpWay, UplinkPdu
+from binaryserver.md21.udpway import Address, DatagramLink, UdpCounters, UdpWay
 from binaryserver.md21.values import TOKEN_SIZE, UdpOffer
-
-__all__ = ["Advertised", "DatagramLink", "UdpCounters", "UdpSide", "UdpWay", "UplinkPdu", "tokenOf"]
 
 _REPORT_PERIOD: Final = 60.0
 _TOKEN_MASK: Final = (1 << 8 * TOKEN_SIZE) - 1
@@ -76,7 +74,8 @@ class UdpSide(DatagramProtocol):
         @return: L{None}: the socket is not bound, or not where this box could come; or TLS protects the link, as it
             would not protect the datagrams
         """
-        told = None if self.transport is None or link.isSecure else self._told(localHost)
+        bound = self.transport
+        told = None if bound is None or link.isSecure else self._told(bound.getHost(), localHost)
         if told is None:
             return None
         way = UdpWay(self, link, UdpOffer(told.host, told.port, secrets.token_bytes(TOKEN_SIZE)))
@@ -89,11 +88,12 @@ class UdpSide(DatagramProtocol):
         """
         del self._ways[way.offer.token]
 
-    def _told(self, localHost: str) -> Advertised | None:
+    def _told(self, here: Any, localHost: str) -> Advertised | None:
         """
         Where the box is to send.
+
+        @param here: where the socket is bound: an C{IPv4Address} or C{IPv6Address}
         """
-        here = self.transport.getHost()  # type: ignore[union-attr]
         if self._advertised is not None:
             return self._advertised._replace(port=self._advertised.port or here.port)
         bound = ip_address(here.host.partition("%")[0])
@@ -128,8 +128,10 @@ class UdpSide(DatagramProtocol):
         """
         Send, if the socket takes it. What it does not take is lost as others are.
         """
+        bound = self.transport
+        assert bound is not None, "ways are closed with the socket"
         try:
-            self.transport.write(datagram, address)  # type: ignore[union-attr]
+            bound.write(datagram, address)
         except OSError as error:
             self.counters.unsent += 1
             self.log.debug("a datagram was not sent: {reason}", reason=str(error))

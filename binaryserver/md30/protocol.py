@@ -42,10 +42,7 @@ class Md30Link(Md30Client):
         See L{binaryserver.session.transportlink.TransportLink.broken}.
         """
         error = event.error
-        self.gateway.counters.violations += 1
-        self.log.info(
-            "{peer}: link closed: {kind}: {error}", kind=type(error).__name__, error=str(error), peer=self.peer
-        )
+        self.noteViolation(error)
         timedOut = isinstance(error, PeerTimeout)
         reason = Reason.networkActivityTimeout if timedOut else Reason.networkError
         ending = Ending(reason, str(error))

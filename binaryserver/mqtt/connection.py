@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from enum import Enum
 from typing import Final, cast
 
-from binaryserver.errors import LocalError, PeerTimeout, ProtocolViolation
+from binaryserver.errors import MissingTransition, PeerTimeout, ProtocolViolation
 from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Pubrel
 from binaryserver.mqtt.framing import Framing
 from binaryserver.mqtt.packets import (
@@ -79,12 +79,6 @@ _TRANSITIONS: Final = {
     (ConnectionState.open, _Input.close): ConnectionState.closed,
     (ConnectionState.closed, _Input.close): ConnectionState.closed,
 }
-
-
-class MissingTransition(LocalError):
-    """
-    The owner asked for what the state does not allow: a mistake of ours, not the peer's.
-    """
 
 
 class Connection:

@@ -4,16 +4,55 @@ What a Redis must be for sessions to be kept in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
 from binaryserver.errors import ConfigError, StoreError, StoreUnavailable
+from binaryserver.session.redislink import RedisLink
 from binaryserver.session.redissettings import RedisSettings
+
+log = Logger()
 
 OLDEST = (6, 0)
 """The first version that will do."""
+
+
+async def startChecked(
+    link: RedisLink,
+    where: str,
+    option: str,
+    reactor: Any,
+    timeout: float,
+    check: Callable[[], Coroutine[Deferred[Any], Any, tuple[str, ...]]],
+) -> tuple[str, ...]:
+    """
+    Connect, and look at what is there. The link is stopped if that fails.
+
+    @param where: what Redis is called in messages
+    @param timeout: s, for all of it
+    @param check: gives warnings, which are logged, too
+    @raise ConfigError: it cannot be used
+    @raise StoreError: it cannot be reached, or does not answer
+    """
+    deadline = reactor.seconds() + timeout
+
+    def late(result: object, _: float) -> NoReturn:
+        raise StoreUnavailable(f"{option}: {where}: it does not answer")
+
+    try:
+        await link.start(timeout)
+        checked = Deferred.fromCoroutine(check())
+        checked.addTimeout(max(0.1, deadline - reactor.seconds()), reactor, late)
+        warnings = await checked
+    except BaseException:
+        await link.stop(0)
+        raise
+    for warning in warnings:
+        log.warn("{where}: {reason}", where=where, reason=warning)
+    return warnings
 
 
 async def checkServer(call: Callable[..., Deferred[Any]], settings: RedisSettings, option: str) -> tuple[str, ...]:

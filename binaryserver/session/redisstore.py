@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from binaryserver.errors import StoreError, StoreUnavailable
+from binaryserver.errors import StoreError
 from binaryserver.interfaces import IPeers, ISessionStore
 from binaryserver.model import (
     EPOCH_2010_MS,
@@ -33,7 +33,7 @@ from binaryserver.model import (
 )
 from binaryserver.plugins import BackEndContext
 from binaryserver.session.memorystore import MAX_WORKERS, instanceOf
-from binaryserver.session.redischecks import checkServer
+from binaryserver.session.redischecks import checkServer, startChecked
 from binaryserver.session.redislink import RedisLink
 from binaryserver.session.redismail import RedisMailboxes, chunks, joined
 from binaryserver.session.redispeers import RedisPeers
@@ -84,22 +84,18 @@ class RedisSessionStore:
         """
         See L{ISessionStore.start}.
         """
-        return Deferred.fromCoroutine(self._start(self._context.reactor.seconds() + self._context.startTimeout))
+        return Deferred.fromCoroutine(self._start())
 
-    async def _start(self, deadline: float) -> None:
-        await self._link.start(self._context.startTimeout)
-        checked = Deferred.fromCoroutine(checkServer(self._link.call, self._settings, self._context.option))
-        checked.addTimeout(max(0.1, deadline - self._context.reactor.seconds()), self._context.reactor, self._late)
-        try:
-            self.warnings = await checked
-        except BaseException:
-            await self._link.stop(0)
-            raise
-        for warning in self.warnings:
-            self.log.warn("{where}: {reason}", where=self._settings.where, reason=warning)
-
-    def _late(self, result: object, timeout: float) -> None:
-        raise StoreUnavailable(f"{self._context.option}: {self._settings.where}: it does not answer")
+    async def _start(self) -> None:
+        option, reactor, timeout = self._context.option, self._context.reactor, self._context.startTimeout
+        self.warnings = await startChecked(
+            self._link,
+            self._settings.where,
+            option,
+            reactor,
+            timeout,
+            lambda: checkServer(self._link.call, self._settings, option),
+        )
 
     def stop(self) -> Deferred[None]:
         """

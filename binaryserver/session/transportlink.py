@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from binaryserver.endpoints.identity import PeerIdentity, peerIdentity
+from binaryserver.errors import PeerError
 from binaryserver.session.arrival import ArrivingLink
 from binaryserver.session.line import Pause
 from binaryserver.session.memorybudget import FREE
@@ -99,6 +100,15 @@ class TransportLink(ArrivingLink, Protocol):
         @param event: of the type L{brokenEvent}
         """
         raise NotImplementedError
+
+    def noteViolation(self, error: PeerError) -> None:
+        """
+        Count and log that the peer broke a rule.
+        """
+        self.gateway.counters.violations += 1
+        self.log.info(
+            "{peer}: link closed: {kind}: {error}", kind=type(error).__name__, error=str(error), peer=self.peer
+        )
 
     def parting(self, ending: Ending) -> None:
         """

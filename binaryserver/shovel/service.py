@@ -12,13 +12,13 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from binaryserver.bus.rqueue import checkLists
+from binaryserver.bus.rqueue import checkQueue
 from binaryserver.bus.rqueue_settings import parseRQueue
 from binaryserver.bus.topics import Topics
 from binaryserver.errors import BinaryServerError, ConfigError, StoreError
 from binaryserver.interfaces import IBus
 from binaryserver.service import Component
-from binaryserver.session.redischecks import checkServer
+from binaryserver.session.redischecks import startChecked
 from binaryserver.session.redislink import RedisLink
 from binaryserver.shovel.copier import Copier
 from binaryserver.shovel.counts import Counts
@@ -107,23 +107,19 @@ class ShovelService(Component):
 
     async def _begin(self) -> None:
         try:
-            await self._link.start(self._pace.startTimeout)
-            checked = Deferred.fromCoroutine(self._check())
-            checked.addTimeout(self._pace.startTimeout, self._reactor, self._late)
-            await checked
+            await startChecked(
+                self._link,
+                self._settings.redis.where,
+                self._option,
+                self._reactor,
+                self._pace.startTimeout,
+                lambda: checkQueue(self._link, self._settings, self._option),
+            )
         except StoreError as error:
             text = str(error).removeprefix(f"{self._option}: ")
             raise ConfigError(self._option, text) from error
         for copier in self._copiers:
             copier.start()
-
-    async def _check(self) -> None:
-        for warning in await checkServer(self._link.call, self._settings.redis, self._option):
-            self.log.warn("{where}: {reason}", where=self._settings.redis.where, reason=warning)
-        await checkLists(self._link, self._settings, self._option)
-
-    def _late(self, result: object, timeout: float) -> None:
-        raise StoreError(f"{self._option}: {self._settings.redis.where}: it does not answer")
 
     def end(self) -> Deferred[None]:
         """

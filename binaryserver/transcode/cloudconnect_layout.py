@@ -17,10 +17,10 @@ from binaryserver.transcode.wire import (
     KEY_INDEX,
     KEY_INGEST_TIME,
     KEY_STREAM,
-    LENGTH_DELIMITED,
+    MISSING_BEFORE,
     NAME_AND_TIME,
-    VARINT,
-    tag,
+    TRACK,
+    UNINDEXED,
     varint,
 )
 
@@ -45,9 +45,6 @@ PRESENCES = {number: name.removeprefix("PRESENCE_TYPE_").lower() for name, numbe
 """C{connect}, C{reconnect} and so on, by CloudNext's numbers."""
 
 _CE_TYPES = {kind: ("ce_type", b"cloudnext.v1." + kind.value.title().encode()) for kind in Kind}
-_TRACK = tag(Event.TRACK_FIELD_NUMBER, LENGTH_DELIMITED)
-_UNINDEXED = tag(Event.UNINDEXED_FIELD_NUMBER, VARINT) + b"\x01"
-_MISSING_BEFORE = tag(Event.MISSING_BEFORE_FIELD_NUMBER, VARINT)
 _MOST_KEPT = 4096
 
 # Made for many events alike.
@@ -84,10 +81,10 @@ def trackHead(envelope: Envelope, event: Event, track: bytes) -> bytes:
         NAME_AND_TIME.pack(event.id, KEY_EVENT_TIME, event.event_time, KEY_INDEX, event.index),
     ]
     if event.unindexed:
-        parts.append(_UNINDEXED)
+        parts.append(UNINDEXED)
     if event.missing_before:
-        parts.append(_MISSING_BEFORE + varint(event.missing_before))
-    parts += (_TRACK, varint(len(track)), track)
+        parts.append(MISSING_BEFORE + varint(event.missing_before))
+    parts += (TRACK, varint(len(track)), track)
     return b"".join(parts)
 
 

@@ -29,6 +29,10 @@ _FINAL = {
     FinalStatus.expired: cloudnext_pb2.DELIVERY_STATUS_EXPIRED,
     FinalStatus.rejected: cloudnext_pb2.DELIVERY_STATUS_REJECTED,
 }
+_NAMES = {
+    number: name.removeprefix("DELIVERY_STATUS_").lower().encode()
+    for name, number in cloudnext_pb2.DeliveryStatus.items()
+}
 _TYPE = ("ce_type", b"cloudnext.v1.MessageStatus")
 _MAX_ID = 128
 _URL_SAFE = str.maketrans("-_", "+/")
@@ -170,8 +174,7 @@ def statusRecord(
     """
     message = entry.message
     key = message.box.busKey
-    name = cloudnext_pb2.DeliveryStatus.Name(status).removeprefix("DELIVERY_STATUS_").lower().encode()
-    eventName = b"%b/message/%b/%b" % (key, message.id.encode(), name)
+    eventName = b"%b/message/%b/%b" % (key, message.id.encode(), _NAMES[status])
     if status == SENT and entry.attempts > 1:
         eventName += b"/%d" % entry.attempts
     eventId = int.from_bytes(blake2b(eventName, digest_size=8).digest(), "little")

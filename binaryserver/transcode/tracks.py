@@ -23,10 +23,10 @@ from binaryserver.transcode.wire import (
     KEY_INDEX,
     KEY_INGEST_TIME,
     KEY_STREAM,
-    LENGTH_DELIMITED,
+    MISSING_BEFORE,
     NAME_AND_TIME,
-    VARINT,
-    tag,
+    TRACK,
+    UNINDEXED,
     varint,
 )
 
@@ -44,11 +44,8 @@ _RECORD_OVERHEAD = 512
 
 # With the other headers all that CloudEvents ask for but C{ce_specversion}, which costs half a µs a record.
 _TYPE = ("ce_type", b"cloudnext.v1.Track")
-_TRACK = tag(16, LENGTH_DELIMITED)
-_UNINDEXED = tag(12, VARINT) + b"\x01"
-_MISSING_BEFORE = tag(13, VARINT)
 _KNOWN_HEADS = 2048
-_TRACK_HEADS = [_TRACK + varint(length) for length in range(_KNOWN_HEADS)]
+_TRACK_HEADS = [TRACK + varint(length) for length in range(_KNOWN_HEADS)]
 """Key and length of the track, by its length."""
 
 
@@ -134,9 +131,9 @@ class TrackEncoder:
         maxValue, trackHeads = self._maxValue, _TRACK_HEADS
         knownLabels, makeLabels, knownSeconds = self._labels.get, self._labels.make, seconds.get
         pack, join, newRecord, append = NAME_AND_TIME.pack, b"".join, tuple.__new__, records.append
-        extra = b"" if stream else _UNINDEXED
+        extra = b"" if stream else UNINDEXED
         if missingBefore:
-            extra += _MISSING_BEFORE + varint(missingBefore)
+            extra += MISSING_BEFORE + varint(missingBefore)
         if skip:
             tracks, bodies, times, numbers = tracks[skip:], bodies[skip:], times[skip:], numbers[skip:]
         columnsBefore: list[int] | None = None
@@ -176,7 +173,7 @@ class TrackEncoder:
                         number if stream else 0,
                     ),
                     extra,
-                    trackHeads[length] if length < _KNOWN_HEADS else _TRACK + varint(length),
+                    trackHeads[length] if length < _KNOWN_HEADS else TRACK + varint(length),
                     body,
                     labels,
                 )

@@ -49,6 +49,12 @@ NAME_AND_TIME = Struct("<QBQBQ")
 What differs between the events of one batch, in one go: the id's value (its key stands before it), event time, index.
 """
 
+TRACK = tag(16, LENGTH_DELIMITED)
+"""The key of a track; its length comes next."""
+
+UNINDEXED = tag(12, VARINT) + b"\x01"
+MISSING_BEFORE = tag(13, VARINT)
+
 KEY_ID = 1 << 3 | 1
 KEY_EVENT_TIME = 8 << 3 | 1
 KEY_INGEST_TIME = 9 << 3 | 1

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from binaryserver.errors import MalformedPacket, PacketTooLarge, PeerTimeout, ProtocolViolation
+from binaryserver.errors import MalformedPacket, MissingTransition, PacketTooLarge, PeerTimeout, ProtocolViolation
 from binaryserver.md21 import values
 from binaryserver.md21.channels import Channels
 from binaryserver.md21.codec import decode, encode
@@ -20,7 +20,7 @@ from binaryserver.md21.connection import MAX_AT_ONCE, PART_ROOM, Connection
 from binaryserver.md21.events import Block, BoxMessage, Broken, Event
 from binaryserver.md21.files import FileReceived
 from binaryserver.md21.framing import Framing, frame
-from binaryserver.md21.states import ConnectionState, MissingTransition
+from binaryserver.md21.states import ConnectionState
 from binaryserver.md21.timers import FILE_TIMEOUT, Timeouts
 from binaryserver.md21.values import Channel, FileStatus, HeaderStatus, MessageStatus, Reason, WantAck
 from tests.md21.world import makeBlock, makeHeader

@@ -10,9 +10,16 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from binaryserver.errors import MalformedPacket, PacketTooLarge, PeerError, PeerTimeout, ProtocolViolation
+from binaryserver.errors import (
+    MalformedPacket,
+    MissingTransition,
+    PacketTooLarge,
+    PeerError,
+    PeerTimeout,
+    ProtocolViolation,
+)
 from binaryserver.mqtt import packets
-from binaryserver.mqtt.connection import MAX_CONNECT, Connection, ConnectionState, MissingTransition
+from binaryserver.mqtt.connection import MAX_CONNECT, Connection, ConnectionState
 from binaryserver.mqtt.events import (
     Broken,
     Connect,
