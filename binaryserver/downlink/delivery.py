@@ -1,21 +1,22 @@
 """
 From mailboxes to the boxes whose links are here, and what they answer back to the mailboxes.
 
-Everything goes in batches: while one call of the session store is under way, what comes meanwhile gathers for the next,
-and under load the next waits for a moment. So a call costs one round trip however many boxes and messages it is about,
-and there are never two of a kind at once; what comes alone goes at once.
+Everything goes in batches (L{binaryserver.downlink.gathering}): a call of the session store costs one round trip
+however many boxes and messages it is about, and there are never two of a kind at once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from binaryserver.downlink.gathering import Gathering
 from binaryserver.downlink.statuses import Statuses
 from binaryserver.downlink.window import Window
 from binaryserver.interfaces import ISessionStore
@@ -28,17 +29,36 @@ if TYPE_CHECKING:
 
 _MAX_TAKES = 500
 _MAX_HEARD = 2000
-_RETRY = 1.0
 
 # s between two calls of a kind. A message waits for the first on its way to the box; nobody waits for the second.
-_TAKE_PACE = 0.004
-_NOTE_PACE = 0.02
+_TAKE_DISTANCE = 0.004
+_NOTE_DISTANCE = 0.02
 
 _DUE_PERIOD = 1.0
 _MAX_DUE = 500
 
 SWEEP_PERIOD = 30.0
 """s, within which every link asks for its mail: a word that there is some may be lost."""
+
+
+_Taken = list[tuple["BoxLink", Take, list[MailboxEntry] | None]]
+"""What was asked for each link, and what its mailbox gave."""
+
+
+@dataclass(eq=False, slots=True)
+class _Heard:
+    """
+    What a box answered.
+
+    @ivar done: fires once it is written
+    """
+
+    progress: Progress
+    done: Deferred[None] | None
+
+
+_Noted = list[tuple[_Heard, MailboxEntry | None]]
+"""What was written, and the entry that it moved."""
 
 
 class Delivery:
@@ -71,11 +91,12 @@ class Delivery:
         self._limit = window
         self.links: dict[BoxLink, Window] = {}
         self._byBox: dict[BoxKey, BoxLink] = {}
-        self._wanted: dict[BoxLink, None] = {}
-        self._isTaking = False
-        self._tookAt = self._notedAt = 0.0
-        self._heard: list[tuple[Progress, Deferred[None] | None]] = []
-        self._isNoting = False
+        self._wanted: Gathering[BoxLink, _Taken] = Gathering(
+            clock, "give messages", _TAKE_DISTANCE, _MAX_TAKES, self._take, self._taken
+        )
+        self._heard: Gathering[_Heard, _Noted] = Gathering(
+            clock, "note acks", _NOTE_DISTANCE, _MAX_HEARD, self._note, self._noted
+        )
         self._isRunning = False
         self._unswept: list[BoxLink] = []
 
@@ -84,7 +105,7 @@ class Delivery:
         """
         Nothing is being taken for boxes, and nothing that they answered is yet to be written.
         """
-        return not (self._isTaking or self._heard or self._isNoting)
+        return self._wanted.isIdle and self._heard.isIdle
 
     def start(self) -> None:
         """
@@ -98,7 +119,6 @@ class Delivery:
         Look no more, and send no more.
         """
         self._isRunning = False
-        self._wanted = {}
 
     # Links.
 
@@ -117,7 +137,6 @@ class Delivery:
         """
         if self.links.pop(link, None) is not None and self._byBox.get(link.box.key) is link:
             del self._byBox[link.box.key]
-        self._wanted.pop(link, None)
 
     def wake(self, boxes: Iterable[BoxKey]) -> None:
         """
@@ -155,36 +174,27 @@ class Delivery:
 
     def _want(self, link: BoxLink) -> None:
         self.links[link].mayHaveMore = True
-        self._wanted[link] = None
-        if not self._isTaking and self._isRunning:
-            self._isTaking = True
-            self._takeSoon()
+        if self._isRunning:
+            self._wanted.add(link)
 
-    def _takeSoon(self) -> None:
-        self._clock.callLater(max(0.0, self._tookAt + _TAKE_PACE - self._clock.seconds()), self._take)
-
-    def _take(self) -> None:
-        self._tookAt = self._clock.seconds()
-        links: list[BoxLink] = []
+    def _take(self, links: Sequence[BoxLink]) -> Deferred[_Taken]:
+        asking: list[BoxLink] = []
         takes: list[Take] = []
-        while self._wanted and len(takes) < _MAX_TAKES:
-            link = next(iter(self._wanted))
-            del self._wanted[link]
-            window = self.links[link]
-            room = window.room
+        for link in links:
+            window = self.links.get(link)
             # Without room its next ack asks again, and one that does not read what it is sent once it does.
-            if room and link.isListening and not link.pauses & (Pause.output | Pause.closing):
-                links.append(link)
-                takes.append(Take(link.box.key, link.linkEpoch, window.after, room))
+            if window is None or not window.room or link.pauses & (Pause.output | Pause.closing):
+                continue
+            if link.isListening and self._isRunning:
+                asking.append(link)
+                takes.append(Take(link.box.key, link.linkEpoch, window.after, window.room))
         if not takes:
-            self._isTaking = False
-            return
-        taken: Deferred[Any] = maybeDeferred(self._store.takeMessages, takes, self._nowMs())
-        taken.addCallbacks(self._taken, self._notTaken, callbackArgs=(links, takes), errbackArgs=(links,))
-        taken.addErrback(self._failed).addCallback(self._takeMore)
+            return succeed([])
+        taken = self._store.takeMessages(takes, self._nowMs())
+        return taken.addCallback(lambda answer: list(zip(asking, takes, answer, strict=True)))
 
-    def _taken(self, answer: list[list[MailboxEntry] | None], links: Sequence[BoxLink], takes: Sequence[Take]) -> None:
-        for link, take, entries in zip(links, takes, answer, strict=True):
+    def _taken(self, answer: _Taken) -> None:
+        for link, take, entries in answer:
             window = self.links.get(link)
             if window is None or not link.isListening or link.pauses & Pause.closing:
                 self._unsent(entries or ())
@@ -203,7 +213,7 @@ class Delivery:
                 if len(entries) < take.limit and len(fitting) == len(entries):
                     window.mayHaveMore = link in self._wanted
                 elif window.room:
-                    self._wanted[link] = None
+                    self._wanted.add(link)
 
     def _send(self, link: BoxLink, window: Window, entries: Sequence[MailboxEntry]) -> None:
         isAcked = link.deliveryQos > 0
@@ -224,24 +234,6 @@ class Delivery:
                 final = Final(FinalStatus.refused, "BOX_AWAY", self._nowMs())
                 # Unless another link of the box has taken it since.
                 self._hear(Progress(entry.message.box, entry.message.id, final.at, final, entry.attempts))
-
-    def _notTaken(self, failure: Failure, links: Sequence[BoxLink]) -> Deferred[None]:
-        self.log.warn("session store did not give messages, trying again: {reason}", reason=failure.getErrorMessage())
-        for link in links:
-            if link in self.links:
-                self._wanted[link] = None
-        later: Deferred[None] = Deferred()
-        self._clock.callLater(_RETRY, later.callback, None)
-        return later
-
-    def _failed(self, failure: Failure) -> None:
-        self.log.failure("messages were not sent, in an unforeseen way", failure)
-
-    def _takeMore(self, _: None) -> None:
-        if self._wanted and self._isRunning:
-            self._takeSoon()
-        else:
-            self._isTaking = False
 
     # From the box to the mailbox.
 
@@ -267,47 +259,23 @@ class Delivery:
         return done
 
     def _hear(self, progress: Progress, done: Deferred[None] | None = None) -> None:
-        self._heard.append((progress, done))
-        if not self._isNoting:
-            self._isNoting = True
-            self._noteSoon()
+        self._heard.add(_Heard(progress, done))
 
-    def _noteSoon(self) -> None:
-        self._clock.callLater(max(0.0, self._notedAt + _NOTE_PACE - self._clock.seconds()), self._note)
+    def _note(self, heard: Sequence[_Heard]) -> Deferred[_Noted]:
+        noted = self._store.progressMessages([one.progress for one in heard])
+        return noted.addCallback(lambda entries: list(zip(heard, entries, strict=True)))
 
-    def _note(self) -> None:
-        self._notedAt = self._clock.seconds()
-        heard, self._heard = self._heard[:_MAX_HEARD], self._heard[_MAX_HEARD:]
-        noted: Deferred[Any] = maybeDeferred(self._store.progressMessages, [progress for progress, _ in heard])
-        noted.addCallbacks(self._wasNoted, self._notNoted, callbackArgs=(heard,), errbackArgs=(heard,))
-        noted.addErrback(self._failed).addCallback(self._noteMore)
-
-    def _wasNoted(
-        self, entries: list[MailboxEntry | None], heard: Sequence[tuple[Progress, Deferred[None] | None]]
-    ) -> None:
-        for entry in entries:
+    def _noted(self, noted: _Noted) -> None:
+        for _, entry in noted:
             if entry is None:
                 continue
             if entry.final is not None:
                 self._statuses.final(entry)
             else:
                 self._statuses.progress(entry, DELIVERED, entry.deliveredAt)
-        for _, done in heard:
-            if done is not None:
-                done.callback(None)
-
-    def _notNoted(self, failure: Failure, heard: list[tuple[Progress, Deferred[None] | None]]) -> Deferred[None]:
-        self.log.warn("session store did not note acks, trying again: {reason}", reason=failure.getErrorMessage())
-        self._heard = heard + self._heard
-        later: Deferred[None] = Deferred()
-        self._clock.callLater(_RETRY, later.callback, None)
-        return later
-
-    def _noteMore(self, _: None) -> None:
-        if self._heard:
-            self._noteSoon()
-        else:
-            self._isNoting = False
+        for one, _ in noted:
+            if one.done is not None:
+                one.done.callback(None)
 
     # What is due.
 
@@ -335,6 +303,9 @@ class Delivery:
 
     def _notDue(self, failure: Failure) -> None:
         self.log.debug("session store did not say what is due: {reason}", reason=failure.getErrorMessage())
+
+    def _failed(self, failure: Failure) -> None:
+        self.log.failure("what is due was not told, in an unforeseen way", failure)
 
     def _sweepAgain(self, isMore: bool | None) -> None:
         self._clock.callLater(_DUE_PERIOD / 10 if isMore else _DUE_PERIOD, self._sweep)

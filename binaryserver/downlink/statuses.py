@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
-from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from binaryserver.downlink.gathering import Gathering
 from binaryserver.interfaces import IBus, ISessionStore
 from binaryserver.model import BoxKey, MailboxEntry
 from binaryserver.ops.counters import Counters
@@ -21,18 +20,18 @@ from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.announcer import Announcer
 from binaryserver.transcode.downlink import finalStatusRecord, statusRecord
 
-_RETRY = 1.0
+# s between two calls: nobody waits for them.
+_DISTANCE = 0.02
+_MAX_FINISHED = 2000
 
-# s that entries gather before they leave: nobody waits for it.
-_GATHER = 0.02
+_Name = tuple[BoxKey, str]
+"""Of a message: its box, and its id."""
 
 
 class Statuses:
     """
     Of one instance.
     """
-
-    log = Logger()
 
     def __init__(
         self,
@@ -46,14 +45,14 @@ class Statuses:
     ) -> None:
         self._announcer = Announcer(bus, topic, clock)
         self._store = store
-        self._clock = clock
         self._nowMs = nowMs
         self._instance = instance
         self._counters = counters
         # Whose final status is on its way, so that it is not sent twice.
-        self._ending: set[tuple[BoxKey, str]] = set()
-        self._finished: list[tuple[BoxKey, str]] = []
-        self._isRemoving = False
+        self._ending: set[_Name] = set()
+        self._finished: Gathering[_Name, list[_Name]] = Gathering(
+            clock, "remove messages", _DISTANCE, _MAX_FINISHED, self._remove, self._removed
+        )
 
     @property
     def waiting(self) -> int:
@@ -94,27 +93,11 @@ class Statuses:
         self._ending.add(name)
         assert entry.final is not None
         self._counters.finals[entry.final.status.value] += 1
-        self._announcer.announce(finalStatusRecord(entry, self._instance, self._nowMs()), lambda: self._told(name))
+        record = finalStatusRecord(entry, self._instance, self._nowMs())
+        self._announcer.announce(record, lambda: self._finished.add(name))
 
-    def _told(self, name: tuple[BoxKey, str]) -> None:
-        self._finished.append(name)
-        if not self._isRemoving:
-            self._isRemoving = True
-            self._clock.callLater(_GATHER, self._remove)
+    def _remove(self, finished: list[_Name]) -> Deferred[list[_Name]]:
+        return self._store.removeMessages(finished).addCallback(lambda _: finished)
 
-    def _remove(self) -> None:
-        finished, self._finished = self._finished, []
-        removed: Deferred[None] = maybeDeferred(self._store.removeMessages, finished)
-        removed.addCallbacks(self._removed, self._notRemoved, callbackArgs=(finished,), errbackArgs=(finished,))
-
-    def _removed(self, _: None, finished: list[tuple[BoxKey, str]]) -> None:
+    def _removed(self, finished: list[_Name]) -> None:
         self._ending.difference_update(finished)
-        if self._finished:
-            self._clock.callLater(_GATHER, self._remove)
-        else:
-            self._isRemoving = False
-
-    def _notRemoved(self, failure: Failure, finished: list[tuple[BoxKey, str]]) -> None:
-        self.log.warn("session store did not remove messages, trying again: {reason}", reason=failure.getErrorMessage())
-        self._finished = finished + self._finished
-        self._clock.callLater(_RETRY, self._remove)
