@@ -4,7 +4,6 @@ C{twistd binaryserver-shovel}: from settings to services. Fetches the reactor, a
 
 from __future__ import annotations
 
-import sys
 import time
 from typing import Any
 
@@ -17,11 +16,11 @@ from binaryserver.errors import ConfigError
 from binaryserver.interfaces import IBus, IBusPlugin
 from binaryserver.options import OFF
 from binaryserver.plugins import BackEndContext, createBackEnd
+from binaryserver.program import whole
 from binaryserver.service import BackEndService, ListeningService, OrderedServices
 from binaryserver.shovel.http import makeSite
 from binaryserver.shovel.options import ShovelOptions
 from binaryserver.shovel.service import Pace, ShovelService
-from binaryserver.tap import Run
 
 Options = ShovelOptions
 """What C{twistd} looks for."""
@@ -33,14 +32,7 @@ def makeService(options: ShovelOptions) -> MultiService:
     """
     from twisted.internet import reactor
 
-    try:
-        services = build(reactor, options)
-    except ConfigError as error:
-        sys.exit(f"binaryserver-shovel: {error}")
-    root = MultiService()
-    services.setServiceParent(root)
-    Run(reactor, services, "binaryserver-shovel").setServiceParent(root)
-    return root
+    return whole(reactor, "binaryserver-shovel", lambda: build(reactor, options))
 
 
 def build(reactor: Any, settings: Any) -> OrderedServices:

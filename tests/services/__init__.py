@@ -94,7 +94,8 @@ def freePort() -> int:
     """
     A loopback port that nobody listens on, below those that outgoing connections take.
     """
-    for port in range(20000 + os.getpid() % 2000, 32768):
+    # Processes whose ids are close to each other look in different places.
+    for port in range(20000 + os.getpid() * 101 % 12000, 32768):
         with socket.socket() as sock:
             try:
                 sock.bind(("127.0.0.1", port))
