@@ -122,6 +122,18 @@ class StoreNotAsked(StoreUnavailable):
     """
 
 
+class AccountFull(StoreError):
+    """
+    As many boxes of an account are connected as may be.
+    """
+
+
+class DirectoryUnavailable(LocalError):
+    """
+    The directory cannot be reached, or says what cannot be understood.
+    """
+
+
 class ConfigError(BinaryServerError):
     """
     A setting cannot be used; the start ends with status 1.

@@ -6,7 +6,7 @@ Everything that may wait gives a Deferred. Nothing here may block the reactor's 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -15,8 +15,9 @@ from zope.interface import Attribute, Interface
 from binaryserver.model import (
     BoxKey,
     Claim,
-    Clouds,
     DownlinkMessage,
+    Draw,
+    Erased,
     FingerprintUpdate,
     LinkState,
     MailboxEntry,
@@ -36,6 +37,7 @@ from binaryserver.model import (
 if TYPE_CHECKING:
     from twisted.internet.protocol import Factory
 
+    from binaryserver.directory.records import Account, Box, Change
     from binaryserver.gateway import Gateway
     from binaryserver.plugins import BackEndContext
     from binaryserver.proto.md30_pb2 import TrackBatch
@@ -199,6 +201,15 @@ class IBus(Interface):
         Make the topics that are missing. May be called without L{start}. Fires with the names of those that it made.
         """
 
+    def erase(key: bytes) -> Deferred[int | None]:
+        """
+        Remove the records of a key from all topics, those published before this call at least, for good: no file holds
+        their bytes any more. Readers and consumers go on with what is left; no offset is given twice. Needs L{start}.
+
+        @return: fires with how many records were removed; L{None}: this bus keeps records for as long as it was told
+            to, and cannot remove those of one key. Fails with L{BusError}: maybe not all are removed
+        """
+
     def openReader(topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
         Read topics back, from their first record or from their end as of now. Needs L{start}.
@@ -322,7 +333,7 @@ class ISessionStore(Interface):
     # Ownership.
 
     def claim(
-        box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+        box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str, most: int = 0
     ) -> Deferred[Claim]:
         """
         Take a box for a new link: read what is there, give the next link epoch (C{max(last + 1, nowMs -
@@ -338,6 +349,9 @@ class ISessionStore(Interface):
         @param attempt: drawn for each link; a few characters of ASCII
         @param protocol: C{"md30"} or C{"md21"}
         @param peer: the peer's IP address
+        @param most: how many boxes of the account may be C{connected}, over all instances; 0: any number. If so many
+            are, and this box is none of them, it fails with L{AccountFull} and changes nothing. (Boxes of a dead
+            incarnation count until they are adopted and released.)
         """
 
     def release(box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
@@ -370,6 +384,34 @@ class ISessionStore(Interface):
     def accounts(asset: str) -> Deferred[tuple[str, ...]]:
         """
         The accounts under which a box of that asset was ever claimed, in the order of their names.
+        """
+
+    # Limits, and what is kept for how long.
+
+    def draw(draws: Sequence[Draw]) -> Deferred[list[float]]:
+        """
+        Take from the accounts' budgets, over all instances: a bucket for each (account, kind) holds at most C{rate *
+        DRAW_BURST} tokens (C{least} if that is more), is full when it is first asked for, and fills by C{rate} a second
+        of the store's own clock.
+
+        @return: fires with what was granted of each, C{least} to C{wanted} or 0; whatever is granted is spent
+        """
+
+    def erase(box: BoxKey) -> Deferred[Erased]:
+        """
+        Remove everything that is kept of a box (session, marks, fingerprints, mailbox with what waits in it) but its
+        last link epoch, which must not go back. A box that is C{connected} is left as it is.
+        """
+
+    def purge(beforeMs: int, limit: int) -> Deferred[int]:
+        """
+        Remove everything, as L{erase} does, of boxes that are not C{connected}, were seen last before C{beforeMs}, and
+        have no mail: neither messages nor ids of finished ones that are remembered. A last link epoch goes, too, once
+        the time that it stands for is a day and more before C{beforeMs}: a clock that is right to the day gives a
+        higher one. Called again with the rest.
+
+        @param limit: how many at most
+        @return: fires with how many went: C{limit}, there may be more. A last link epoch that goes by itself counts
         """
 
     # Tracks and MQTT.
@@ -457,37 +499,36 @@ class ISessionStore(Interface):
 
 class IDirectorySource(Interface):
     """
-    The static information: who may come in, and what the numbers of their fields mean.
+    Where accounts and boxes are kept. It is asked as seldom as can be: L{binaryserver.directory.cache.Directory} stands
+    before it.
     """
 
     requiresLoopback: bool = Attribute("Lets anybody in: refused unless every listener is a loopback address.")
+    defaultAccount: str = Attribute("The account of a box that names none; empty: such a box is refused.")
 
-    def start() -> Deferred[None]:
+    def start(changed: Callable[[Change], None]) -> Deferred[None]:
         """
-        Read or connect. Fails with L{ConfigError}.
+        Read or connect. Fails with L{ConfigError}: it cannot be used as it is. A service that is away does not fail the
+        start: boxes come back long before everything else does.
+
+        @param changed: to be called whenever the source notices by itself that something is not as it was
         """
 
     def stop() -> Deferred[None]:
         """
-        Release everything.
+        Release everything. What was asked and is not answered fails with L{DirectoryUnavailable}.
         """
 
-    def admit(account: str, asset: str, password: bytes | None, certified: bool) -> Deferred[str | None]:
+    def account(name: str) -> Deferred[Account | None]:
         """
-        May this box come in?
+        Look up an account, with its fields and channels. Fires with L{None} if there is none of that name. Fails with
+        L{DirectoryUnavailable}: the source cannot be reached or says what cannot be understood, after as many tries as
+        it makes by itself.
 
-        @param account: as the box gave it; empty if it gave none
-        @param certified: a client certificate proved account and asset
-        @return: fires with the account that the box belongs to, or L{None}: refused
-        """
-
-    def clouds(account: str) -> Clouds:
-        """
-        Where an account's events go, if the gateway has both. At once.
+        @param name: L{binaryserver.transcode.events.isName} says that it may be one
         """
 
-    def fieldName(account: str, number: int) -> tuple[str, str] | None:
+    def box(account: str, asset: str) -> Deferred[Box | None]:
         """
-        Name and type (C{"int"}, C{"bool"}, C{"string"}, C{"double"}, C{"bytes"}) of a numbered field of a track;
-        L{None} if the account has none of that number. At once: what is not known yet is not known.
+        Look up a box of an account. Fires and fails as L{account}.
         """

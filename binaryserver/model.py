@@ -190,6 +190,45 @@ class LinkState(NamedTuple):
     isListening: bool
 
 
+DRAW_BURST = 2.0
+"""s: how much of a rate an account may take at once after it took nothing."""
+
+
+class Draw(NamedTuple):
+    """
+    A wish for some of what an account may do.
+
+    @ivar kind: what is limited, e.g. C{"messages"}
+    @ivar wanted: above 0; more than C{rate * DRAW_BURST}, or C{least}, is never granted at once
+    @ivar rate: a second, above 0
+    @ivar least: if there is not so much, nothing is granted, and nothing spent
+    """
+
+    account: str
+    kind: str
+    wanted: float
+    rate: float
+    least: float = 0.0
+
+
+class Erased(NamedTuple):
+    """
+    What was removed of a box.
+
+    @ivar wasKnown: anything was kept of it
+    @ivar isConnected: it is connected, so that nothing was removed
+    @ivar messages: how many were in its mailbox
+    @ivar streams: track streams whose marks were kept
+    @ivar fingerprints: how many were kept
+    """
+
+    wasKnown: bool
+    isConnected: bool
+    messages: int
+    streams: int
+    fingerprints: int
+
+
 class Orphan(NamedTuple):
     """
     A box of a dead incarnation, taken over in order to tell that it is gone.

@@ -141,6 +141,12 @@ class CloudsBus:
         """
         return self._main.createTopics(topics, partitions, replication)
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}. From CloudNext; what CloudConnect's queue has is its agents' to read and to remove.
+        """
+        return self._main.erase(key)
+
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
         See L{IBus.openReader}. Of CloudNext.

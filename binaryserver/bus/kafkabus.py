@@ -344,6 +344,12 @@ class KafkaBus:
             made.addBoth(stopThreads)
         return made
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}. Kafka keeps records by the topics' own retention.
+        """
+        return succeed(None)
+
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
         See L{IBus.openReader}.

@@ -158,6 +158,22 @@ class MemoryBus:
             self._topics[topic] = deque(maxlen=self._kept)
         return made
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}.
+        """
+        if not self._isRunning:
+            return fail(BusError("the bus is stopped"))
+        while self._pending:
+            self._commit()
+        before = sum(map(len, self._topics.values()))
+        for log in self._topics.values():
+            # Consumers hold on to it.
+            kept = [record for record in log if record.key != key]
+            log.clear()
+            log.extend(kept)
+        return succeed(before - sum(map(len, self._topics.values())))
+
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
         See L{IBus.openReader}.

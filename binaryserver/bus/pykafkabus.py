@@ -145,6 +145,12 @@ class PykafkaBus:
 
         return made.addBoth(over)
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}. Kafka keeps records by the topics' own retention.
+        """
+        return succeed(None)
+
     def openReader(self, topics: Sequence[str], fromStart: bool) -> Deferred[IBusReader]:
         """
         See L{IBus.openReader}.

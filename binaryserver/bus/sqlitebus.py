@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from struct import Struct
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.defer import CancelledError, Deferred, fail, gatherResults, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -23,11 +23,13 @@ from binaryserver.bus.memorybus import MAX_RECORD, numbers, recordSize
 from binaryserver.bus.partitioner import partition
 from binaryserver.bus.sqliteconsumer import SCHEMA as CONSUMER_SCHEMA
 from binaryserver.bus.sqliteconsumer import SqliteConsumer
+from binaryserver.bus.sqliteerasing import eraseKey, lastOffset
 from binaryserver.bus.sqlitereader import SqliteReader
 from binaryserver.errors import BusError, BusUnavailable, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
 from binaryserver.model import Record
 from binaryserver.plugins import BackEndContext
+from binaryserver.sqlitelog import deleteForGood
 from binaryserver.sqlitethread import SqliteThread
 
 _SCHEMA = """
@@ -112,6 +114,7 @@ class SqliteBus:
         self._trimming: IDelayedCall | None = None
         self._readers: set[SqliteReader] = set()
         self._consumers: set[SqliteConsumer] = set()
+        self._erasing: set[Deferred[int]] = set()
         self._isRunning = False
         self._stopped: Deferred[None] | None = None
         self.pendingBytes = 0
@@ -141,6 +144,7 @@ class SqliteBus:
     async def _start(self) -> None:
         try:
             await self._writer.start()
+            await self._writer.call(deleteForGood)
             await self._writer.call(_makeTopics, self._context.topics, _DEFAULT_PARTITIONS)
             self._topics = await self._writer.call(_readTopics)
             await self._reading.start()
@@ -166,6 +170,8 @@ class SqliteBus:
         self._isRunning = False
         if self._trimming is not None and self._trimming.active():
             self._trimming.cancel()
+        for erasing in list(self._erasing):
+            erasing.cancel()
         for reader in list(self._readers):
             await reader.close()
         self._flush()
@@ -258,6 +264,26 @@ class SqliteBus:
         self.log.error("old records could not be deleted: {reason}", reason=failure.getErrorMessage())
         self._trimmed(False)
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}.
+        """
+        if not self._isRunning:
+            return fail(BusError("the bus is stopped"))
+        self._flush()
+        erasing = Deferred.fromCoroutine(eraseKey(self._clock, self._reading, self._writer, key))
+        self._erasing.add(erasing)
+
+        def ended(result: int | Failure) -> int | Failure:
+            self._erasing.discard(erasing)
+            if not isinstance(result, Failure):
+                return result
+            result.trap(sqlite3.Error, BusError, CancelledError)
+            stopped = BusError("the bus was stopped before all was erased")
+            return Failure(stopped if result.check(CancelledError) else _busError(result.value))
+
+        return erasing.addBoth(ended)
+
     # The rest.
 
     def createTopics(self, topics: Sequence[str], partitions: int, replication: int) -> Deferred[list[str]]:
@@ -301,7 +327,7 @@ class SqliteBus:
             failure.trap(sqlite3.Error)
             return Failure(_busError(failure.value))
 
-        return self._reading.call(_lastOffset).addCallbacks(opened, failed)
+        return self._reading.call(lastOffset).addCallbacks(opened, failed)
 
     def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
         """
@@ -415,8 +441,3 @@ def _readEnds(connection: sqlite3.Connection) -> None:
     """
     for order in ("ASC", "DESC"):
         connection.execute(f"SELECT * FROM records ORDER BY offset {order} LIMIT 1").fetchall()
-
-
-def _lastOffset(connection: sqlite3.Connection) -> int:
-    (last,) = connection.execute("SELECT coalesce(max(offset), 0) FROM records").fetchone()
-    return int(last)

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from binaryserver.bus.sqliteerasing import lastOffset
 from binaryserver.errors import BusError
 from binaryserver.interfaces import IBusReader
 from binaryserver.model import StoredRecord
@@ -167,7 +168,8 @@ def selectRecords(
     """
     In the thread: the next records, how far that went, and whether there is more behind it.
     """
-    (last,) = connection.execute("SELECT coalesce(max(offset), 0) FROM records").fetchone()
+    # Not that of the last record, which may have been erased.
+    last = lastOffset(connection)
     (first,) = connection.execute("SELECT coalesce(min(offset), 0) FROM records").fetchone()
     start = max(position, first - 1)
     until = min(last, start + _STRIDE)

@@ -165,8 +165,13 @@ class MemoryMailboxes:
         """
         while self._remembered and self._remembered[0][0] <= nowMs:
             until, key, id_ = heapq.heappop(self._remembered)
-            if self._boxes[key].finished.get(id_) == until:
-                del self._boxes[key].finished[id_]
+            mailbox = self._boxes.get(key)
+            if mailbox is None or mailbox.finished.get(id_) != until:
+                continue
+            del mailbox.finished[id_]
+            if not self.hasMail(key) and self._owner(key) is None:
+                # The box has never come.
+                del self._boxes[key]
         due: list[MailboxEntry] = []
         while self._due and self._due[0][0] <= nowMs and len(due) < limit:
             when, key, id_ = heapq.heappop(self._due)
@@ -188,6 +193,24 @@ class MemoryMailboxes:
         """
         box = self._boxes.get(key)
         return list(box.entries.values()) if box is not None else []
+
+    def hasMail(self, key: BoxKey) -> bool:
+        """
+        Something stands in a box's mailbox, or is remembered as finished.
+        """
+        box = self._boxes.get(key)
+        return box is not None and bool(box.entries or box.finished)
+
+    def erase(self, key: BoxKey) -> int | None:
+        """
+        Remove a box's mailbox. Gives how many messages stood in it; L{None}: there was none.
+        """
+        box = self._boxes.pop(key, None)
+        if box is None:
+            return None
+        for id_ in box.entries:
+            del self._dueAt[key, id_]
+        return len(box.entries)
 
     def _dueNext(self, entry: MailboxEntry, when: int) -> None:
         place = (entry.message.box, entry.message.id)

@@ -4,21 +4,21 @@ Sessions in memory: for tests and trials.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from itertools import chain
 
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from binaryserver.errors import ConfigError, StoreError
+from binaryserver.errors import AccountFull, ConfigError, StoreError
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import (
-    EPOCH_2010_MS,
-    KEPT_STREAMS,
     BoxKey,
     Claim,
     DownlinkMessage,
+    Draw,
+    Erased,
     FingerprintUpdate,
     LinkState,
     MailboxEntry,
@@ -34,7 +34,9 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
-from binaryserver.session.fingerprints import appended
+from binaryserver.session.buckets import MemoryBuckets
+from binaryserver.session.fingerprints import SIZE, appended
+from binaryserver.session.memorybox import MemoryBox, epochKeptUntil
 from binaryserver.session.memorymailbox import MemoryMailboxes
 
 MAX_WORKERS = 1 << 14
@@ -51,37 +53,6 @@ def instanceOf(incarnation: str) -> str:
     return incarnation.rpartition("@")[0] or incarnation
 
 
-@dataclass(slots=True)
-class _Box:
-    """
-    What is known of one box.
-    """
-
-    owner: Owner | None = None
-    previous: Owner | None = None
-    attempt: str = ""
-    # The attempt that adopted it, and the epoch that was lost.
-    adopted: tuple[str, int] | None = None
-    protocol: str = ""
-    peer: str = ""
-    isListening: bool = False
-    marks: dict[int, StreamMark] = field(default_factory=dict)
-    mqtt: MqttSession | None = None
-    fingerprints: bytes = b""
-
-    def raiseMark(self, mark: StreamMark) -> None:
-        """
-        Merge a mark by maximum.
-        """
-        stream, committed, latest = mark
-        old = self.marks.pop(stream, None)
-        if old is not None:
-            committed, latest = max(committed, old.committed), max(latest, old.latest)
-        self.marks[stream] = StreamMark(stream, committed, latest)
-        while len(self.marks) > KEPT_STREAMS:
-            del self.marks[next(iter(self.marks))]
-
-
 @implementer(ISessionStore)
 class MemorySessionStore:
     """
@@ -92,7 +63,10 @@ class MemorySessionStore:
         if spec.partition(":")[2]:
             raise ConfigError(context.option, f"{spec!r}: memory: takes no value")
         self._clock = context.reactor
-        self._boxes: dict[BoxKey, _Box] = {}
+        self._boxes: dict[BoxKey, MemoryBox] = {}
+        # How many boxes of each account are connected.
+        self._linked: Counter[str] = Counter()
+        self._buckets = MemoryBuckets(context.reactor.seconds)
         self._workers: dict[str, int] = {}
         self._taken: set[int] = set()
         # The incarnation of each instance that is alive, and when, s of the clock, it renewed.
@@ -152,7 +126,7 @@ class MemorySessionStore:
         """
         now = self._clock.seconds()
         self._alive = {one: alive for one, alive in self._alive.items() if (now - alive[1]) * 1000 <= leaseMs}
-        owners = {box.owner.incarnation for box in self._boxes.values() if box.owner and box.owner.connected}
+        owners = {box.owner.incarnation for box in self._boxes.values() if box.owner and box.isConnected}
         return succeed(sorted(owner for owner in owners if not self._isAlive(owner)))
 
     def isDead(self, incarnation: str) -> Deferred[bool]:
@@ -170,7 +144,15 @@ class MemorySessionStore:
         return succeed(None)
 
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+        self,
+        box: BoxKey,
+        incarnation: str,
+        protocol: str,
+        peer: str,
+        nowMs: int,
+        clean: bool,
+        attempt: str,
+        most: int = 0,
     ) -> Deferred[Claim]:
         """
         See L{ISessionStore.claim}.
@@ -178,14 +160,18 @@ class MemorySessionStore:
         standing = self._standing(incarnation)
         if standing not in MAY_CLAIM:
             return fail(StoreError(f"{incarnation} may not claim: {standing.value}"))
-        known = self._boxes.setdefault(box, _Box())
-        if known.owner is not None and known.attempt == attempt:
+        known = self._boxes.get(box)
+        if known is not None and known.owner is not None and known.attempt == attempt:
             epoch = known.owner.linkEpoch
             return succeed(Claim(epoch, known.previous, tuple(known.marks.values()), known.mqtt))
+        isConnected = known is not None and known.isConnected
+        if most and not isConnected and self._linked[box.account] >= most:
+            return fail(AccountFull(f"{most} boxes of {box.account} are connected already"))
+        known = self._known(box)
         previous = known.previous = known.owner
         known.attempt, known.adopted = attempt, None
-        epoch = self._nextEpoch(known, nowMs)
-        known.owner = Owner(incarnation, epoch, True, nowMs)
+        epoch = known.nextEpoch(nowMs)
+        self._own(box, Owner(incarnation, epoch, True, nowMs))
         known.protocol, known.peer, known.isListening = protocol, peer, False
         if clean:
             known.mqtt = None
@@ -199,7 +185,7 @@ class MemorySessionStore:
         if known is None:
             return succeed(False)
         assert known.owner is not None
-        known.owner = known.owner._replace(connected=False, seenAt=nowMs)
+        self._own(box, known.owner._replace(connected=False, seenAt=nowMs))
         known.isListening, known.adopted = False, None
         return succeed(True)
 
@@ -209,14 +195,15 @@ class MemorySessionStore:
         """
         restored = []
         for link in links:
-            known = self._boxes.setdefault(link.box, _Box())
+            known = self._known(link.box)
             for mark in link.marks:
                 known.raiseMark(mark)
             owner = known.owner
             mine = (link.linkEpoch, incarnation)
-            isLatest = owner is None or owner.linkEpoch < link.linkEpoch or (owner.linkEpoch, owner.incarnation) == mine
+            isSame = owner is not None and (owner.linkEpoch, owner.incarnation) == mine
+            isLatest = isSame or known.lastEpoch < link.linkEpoch
             if isLatest:
-                known.owner = Owner(incarnation, link.linkEpoch, True, link.since)
+                self._own(link.box, Owner(incarnation, link.linkEpoch, True, link.since))
                 known.protocol, known.peer, known.isListening = link.protocol, link.peer, link.isListening
                 known.mqtt = link.mqtt
                 known.attempt, known.previous, known.adopted = "", None, None
@@ -237,8 +224,8 @@ class MemorySessionStore:
         for key, box in self._boxes.items():
             owner = box.owner
             if owner is not None and owner.incarnation == dead and owner.connected and len(orphans) < limit:
-                epoch = self._nextEpoch(box, nowMs)
-                box.owner = Owner(incarnation, epoch, True, nowMs)
+                epoch = box.nextEpoch(nowMs)
+                self._own(key, Owner(incarnation, epoch, True, nowMs))
                 box.isListening = False
                 # Who held the box before is kept: the next to adopt it may have to tell, too.
                 box.attempt, box.adopted = "", (attempt, owner.linkEpoch)
@@ -253,12 +240,51 @@ class MemorySessionStore:
             tuple(sorted(key.account for key, box in self._boxes.items() if key.asset == asset and box.owner))
         )
 
+    def draw(self, draws: Sequence[Draw]) -> Deferred[list[float]]:
+        """
+        See L{ISessionStore.draw}.
+        """
+        return succeed(self._buckets.draw(draws))
+
+    def erase(self, box: BoxKey) -> Deferred[Erased]:
+        """
+        See L{ISessionStore.erase}.
+        """
+        return succeed(self._erase(box))
+
+    def _erase(self, box: BoxKey, beforeMs: int | None = None) -> Erased:
+        """
+        @param beforeMs: a last link epoch that is kept until before then goes, too
+        """
+        known = self._boxes.get(box, MemoryBox())
+        if known.isConnected:
+            return Erased(True, True, 0, 0, 0)
+        messages = self._mailboxes.erase(box)
+        self._boxes.pop(box, None)
+        if known.lastEpoch >= 0 and (beforeMs is None or epochKeptUntil(known.lastEpoch) >= beforeMs):
+            self._boxes[box] = MemoryBox(lastEpoch=known.lastEpoch)
+        wasKnown = known.isKnown or messages is not None
+        return Erased(wasKnown, False, messages or 0, len(known.marks), len(known.fingerprints) // SIZE)
+
+    def purge(self, beforeMs: int, limit: int) -> Deferred[int]:
+        """
+        See L{ISessionStore.purge}.
+        """
+        lapsed = [
+            box
+            for box, known in self._boxes.items()
+            if not known.isConnected and known.seenAt < beforeMs and not self._mailboxes.hasMail(box)
+        ]
+        for box in lapsed[:limit]:
+            self._erase(box, beforeMs)
+        return succeed(len(lapsed[:limit]))
+
     def commitMarks(self, marks: Sequence[MarkUpdate]) -> Deferred[None]:
         """
         See L{ISessionStore.commitMarks}.
         """
         for box, stream, committed, latest in marks:
-            self._boxes.setdefault(box, _Box()).raiseMark(StreamMark(stream, committed, latest))
+            self._known(box).raiseMark(StreamMark(stream, committed, latest))
         return succeed(None)
 
     def marks(self, box: BoxKey) -> Deferred[tuple[StreamMark, ...]]:
@@ -280,7 +306,7 @@ class MemorySessionStore:
         See L{ISessionStore.commitFingerprints}.
         """
         for box, fingerprints in updates:
-            known = self._boxes.setdefault(box, _Box())
+            known = self._known(box)
             known.fingerprints = appended(known.fingerprints, fingerprints, window)
         return succeed(None)
 
@@ -347,10 +373,23 @@ class MemorySessionStore:
         alive = self._alive.get(instanceOf(incarnation))
         return alive is not None and alive[0] == incarnation
 
-    def _nextEpoch(self, box: _Box, nowMs: int) -> int:
-        return max(box.owner.linkEpoch + 1 if box.owner else 0, nowMs - EPOCH_2010_MS)
+    def _known(self, box: BoxKey) -> MemoryBox:
+        known = self._boxes.get(box)
+        if known is None:
+            known = self._boxes[box] = MemoryBox(int(self._clock.seconds() * 1000))
+        return known
 
-    def _latest(self, box: BoxKey, linkEpoch: int) -> _Box | None:
+    def _own(self, box: BoxKey, owner: Owner) -> None:
+        """
+        Note a box's owner, and count it where it is connected.
+        """
+        known = self._boxes[box]
+        self._linked[box.account] += owner.connected - known.isConnected
+        if not self._linked[box.account]:
+            del self._linked[box.account]
+        known.owner, known.lastEpoch = owner, owner.linkEpoch
+
+    def _latest(self, box: BoxKey, linkEpoch: int) -> MemoryBox | None:
         """
         What is known of a box, if that epoch is its latest.
         """

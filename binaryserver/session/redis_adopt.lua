@@ -22,10 +22,10 @@ if #orphans > 0 or redis.call('ZSCORE', prefix .. 'alive', dead) then
 end
 for _, name in ipairs(redis.call('SRANDMEMBER', key('held', dead), limit)) do
   local box = key('box', name)
-  local old = redis.call('HMGET', box, 'owner', 'epoch', 'protocol', 'peer', 'previous')
+  local old = redis.call('HMGET', box, 'owner', 'epoch', 'protocol', 'peer', 'previous', 'adopted')
   if old[1] == dead then
     local new = digits(math.max(old[2] + 1, tonumber(epoch)))
-    own(name, dead, incarnation, new, old[3], old[4], now, '0')
+    own(name, dead, old[6], incarnation, new, old[3], old[4], now, '0')
     redis.call('HSET', box, 'adopted', attempt, 'lost', old[2])
     if old[5] then
       -- The next to adopt it may have to tell, too.
@@ -34,8 +34,11 @@ for _, name in ipairs(redis.call('SRANDMEMBER', key('held', dead), limit)) do
     redis.call('SADD', taken, name)
     orphan(name, new, old[2], old[3], old[4], old[5])
   else
-    -- Its session was erased.
+    -- Its session was deleted by hand.
     redis.call('SREM', key('held', dead), name)
+    if not old[1] then
+      redis.call('SREM', key('linked', (parts(name))), name)
+    end
   end
 end
 if #orphans > 0 then

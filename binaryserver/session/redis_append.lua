@@ -28,5 +28,8 @@ for at = 3, #ARGV, 2 do
     redis.call('RPUSH', list, unpack(values))
   end
   redis.call('LTRIM', list, -window, -1)
+  if #more > 0 and redis.call('HEXISTS', key('box', ARGV[at]), 'owner') == 0 then
+    stray(ARGV[at])
+  end
 end
 return 1

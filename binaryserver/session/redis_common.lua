@@ -1,6 +1,11 @@
 -- Before every script, behind the constants of binaryserver.model. ARGV[1] is the prefix of all keys. A batch is one argument
 -- of fields, each ended by a line feed, which no field has in it: texts come escaped as JSON escapes them. Replies are made
 -- alike.
+--
+-- Of each box, by its name (ACCOUNT/ASSET): "box", a hash, of which "epoch" alone is left once the box was erased; "fingerprints",
+-- a list; and what redis_mail.lua has of mailboxes. The names of boxes stand in: "held" of each owner and "linked" of each account,
+-- those that are connected; "accounts" of each asset; "adopted" of each attempt; and "seen", those that are not connected, by
+-- the time of which it counts for how long they are kept. Whoever adds to these lists adds to redis_erasing.lua, too.
 local prefix = ARGV[1]
 
 local function key(kind, name)
@@ -69,21 +74,42 @@ local function standing(instance, incarnation)
   return 'unknown'
 end
 
--- Make an incarnation the owner of a box, of which old is the present one or false. A claim that comes again is another
--- one from then on, unless its attempt is noted.
-local function own(name, old, incarnation, epoch, protocol, peer, since, listening)
+-- The account and the asset of a box, as keys have them.
+local function parts(name)
+  return string.match(name, '^([^/]*)/(.*)$')
+end
+
+-- A box is no longer what an attempt, if there is one, has adopted.
+local function unadopt(name, attempt)
+  if attempt then
+    redis.call('SREM', key('adopted', attempt), name)
+  end
+end
+
+-- Something is kept of a box that has no owner: it goes with those that were last seen now.
+local function stray(name)
+  redis.call('ZADD', prefix .. 'seen', 'NX', digits(clock()), name)
+end
+
+-- Make an incarnation the owner of a box, of which old is the present one or false, and adopted the attempt that adopted it or
+-- false. A claim that comes again is another one from then on, unless its attempt is noted.
+local function own(name, old, adopted, incarnation, epoch, protocol, peer, since, listening)
   if old and old ~= incarnation then
     redis.call('SREM', key('held', old), name)
   end
+  unadopt(name, adopted)
   redis.call('HSET', key('box', name), 'owner', incarnation, 'epoch', epoch, 'connected', '1', 'protocol', protocol,
     'peer', peer, 'seen', since, 'listening', listening)
   redis.call('HDEL', key('box', name), 'attempt', 'previous', 'adopted', 'lost')
   redis.call('SADD', key('held', incarnation), name)
   redis.call('SADD', prefix .. 'owners', incarnation)
+  redis.call('SADD', key('linked', (parts(name))), name)
+  redis.call('ZREM', prefix .. 'seen', name)
 end
 
 -- A box has an owner now: it is found by its asset, and its mailbox stays.
-local function enlist(name, account, asset)
+local function enlist(name)
+  local account, asset = parts(name)
   redis.call('SADD', key('accounts', asset), account)
   redis.call('PERSIST', key('mail', name))
 end

@@ -7,7 +7,7 @@ local function look(member)
   local sequence, name = string.match(member, '^(%d+) (.*)$')
   local state, body, live, bytes = find(name, sequence)
   if not state then
-    -- Its mailbox was erased.
+    -- Its mailbox was deleted by hand.
     redis.call('ZREM', prefix .. 'due', member)
     return ''
   end

@@ -1,7 +1,8 @@
 -- name, epoch, the MQTT session or nothing, listening
 local name, epoch, mqtt, listening = unpack(ARGV, 2)
 local box = key('box', name)
-if redis.call('HGET', box, 'epoch') ~= epoch then
+local old = redis.call('HMGET', box, 'epoch', 'owner')
+if old[1] ~= epoch or not old[2] then
   return 0
 end
 redis.call('HSET', box, 'listening', listening)

@@ -1,13 +1,13 @@
--- incarnation; a batch of: name, account, asset, epoch, protocol, peer, since, listening, mqtt, how many marks, and of each
--- stream, committed and latest
+-- incarnation; a batch of: name, epoch, protocol, peer, since, listening, mqtt, how many marks, and of each stream, committed
+-- and latest
 local incarnation, field = ARGV[2], fields(ARGV[3])
 local restored = {}
 local name = field()
 while name do
-  local account, asset, epoch, protocol, peer = field(), field(), field(), field(), field()
+  local epoch, protocol, peer = field(), field(), field()
   local since, listening, mqtt, count = field(), field(), field(), tonumber(field())
   local box = key('box', name)
-  local old = redis.call('HMGET', box, 'owner', 'epoch', 'marks')
+  local old = redis.call('HMGET', box, 'owner', 'epoch', 'marks', 'adopted')
   local marks = old[3]
   for _ = 1, count do
     marks = raise(marks, field(), field(), field())
@@ -15,10 +15,10 @@ while name do
   if count > 0 then
     redis.call('HSET', box, 'marks', marks)
   end
-  local isLatest = not old[1] or tonumber(old[2]) < tonumber(epoch) or old[1] == incarnation and old[2] == epoch
+  local isLatest = not old[2] or tonumber(old[2]) < tonumber(epoch) or old[1] == incarnation and old[2] == epoch
   if isLatest then
-    own(name, old[1], incarnation, epoch, protocol, peer, since, listening)
-    enlist(name, account, asset)
+    own(name, old[1], old[4], incarnation, epoch, protocol, peer, since, listening)
+    enlist(name)
     if mqtt == '' then
       redis.call('HDEL', box, 'mqtt')
     else

@@ -43,7 +43,8 @@ local answers = {}
 local name = field()
 while name do
   local epoch, after, limit = field(), field(), tonumber(field())
-  if redis.call('HGET', key('box', name), 'epoch') == epoch then
+  local box = redis.call('HMGET', key('box', name), 'epoch', 'owner')
+  if box[1] == epoch and box[2] then
     local taken = take(name, epoch, after, limit)
     answers[#answers + 1] = #taken .. '\n' .. table.concat(taken)
   else

@@ -86,7 +86,7 @@ def _refusal(error: ErrorReply, settings: RedisSettings) -> str:
     Why it cannot be used.
     """
     if error.code == "NOAUTH":
-        return "it wants a password: redis://:PASSWORD@HOST:PORT/DB"
+        return "it wants a password: redis://HOST:PORT/DB?password-file=PATH"
     if error.code in _DENIED:
         return f"it does not let us in: {error}"
     if "DB index" in str(error):

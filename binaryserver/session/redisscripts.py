@@ -8,7 +8,8 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import NamedTuple
 
-from binaryserver.model import KEPT_STREAMS, NO_QUEUE_MS, REMEMBERED_MS, RETRY_MS
+from binaryserver.model import DRAW_BURST, EPOCH_2010_MS, KEPT_STREAMS, NO_QUEUE_MS, REMEMBERED_MS, RETRY_MS
+from binaryserver.session.memorybox import EPOCH_KEPT_MS
 
 
 class Script(NamedTuple):
@@ -33,12 +34,14 @@ _SESSIONS = (
     "bury",
     "fingerprints",
     "append",
+    "draw",
 )
 _MAILBOXES = ("put", "take", "progress", "remove", "due", "mailbox")
+_ERASING = ("erase", "purge")
 
 _CONSTANTS = (
-    "local KEPT_STREAMS, NO_QUEUE_MS, RETRY_MS, REMEMBERED_MS = "
-    f"{KEPT_STREAMS}, {NO_QUEUE_MS}, {RETRY_MS}, {REMEMBERED_MS}\n"
+    "local KEPT_STREAMS, NO_QUEUE_MS, RETRY_MS, REMEMBERED_MS, EPOCH_2010_MS, EPOCH_KEPT_MS, DRAW_BURST = "
+    f"{KEPT_STREAMS}, {NO_QUEUE_MS}, {RETRY_MS}, {REMEMBERED_MS}, {EPOCH_2010_MS}, {EPOCH_KEPT_MS}, {DRAW_BURST}\n"
 )
 
 
@@ -54,4 +57,5 @@ def loadScripts() -> dict[str, Script]:
 
     scripts = {name: read("common", name) for name in _SESSIONS}
     scripts.update((name, read("common", "mail", name)) for name in _MAILBOXES)
+    scripts.update((name, read("common", "mail", "erasing", name)) for name in _ERASING)
     return scripts

@@ -14,8 +14,9 @@ from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClientTLS, trustRootFromCertificates
 
 from binaryserver.errors import ConfigError
+from binaryserver.secretvalues import readSecret
 
-OPTIONS = ("ca", "cert", "key", "prefix", "timeout")
+OPTIONS = ("ca", "cert", "key", "password-file", "prefix", "timeout")
 """Every one there is."""
 
 _FORM = "redis://[[USER]:PASSWORD@]HOST:PORT/DB[?option=value[&option=value...]]"
@@ -58,9 +59,10 @@ def parseSpec(spec: str, option: str) -> RedisSettings:
     """
     Understand C{redis://[[USER]:PASSWORD@]HOST[:PORT][/DB][?name=value[&name=value...]]}, C{rediss} for TLS.
 
-    C{prefix} is what all keys begin with (C{binaryserver:} if not given), C{timeout} how many s an answer may take
-    (0.1 to 60; 5 if not given). With TLS, the server's certificate is checked for its host name and against the
-    authorities in the PEM file C{ca} (the system's if not given); C{cert} and C{key} (PEM files) are our own.
+    C{password-file} is a file whose one line is the password, C{prefix} what all keys begin with (C{binaryserver:} if
+    not given), C{timeout} how many s an answer may take (0.1 to 60; 5 if not given). With TLS, the server's certificate
+    is checked for its host name and against the authorities in the PEM file C{ca} (the system's if not given); C{cert}
+    and C{key} (PEM files) are our own.
 
     @param option: the option's name, for errors, which never quote the password
     @raise ConfigError: it cannot be understood, or a file of it cannot be read
@@ -68,15 +70,21 @@ def parseSpec(spec: str, option: str) -> RedisSettings:
     try:
         parts = urlsplit(spec)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise ConfigError(option, f"the form is {_FORM}: {error}") from None
-    if parts.scheme not in ("redis", "rediss") or not host or parts.fragment:
-        raise ConfigError(option, f"the form is {_FORM}")
+    except ValueError:
+        # What it says may quote a part of a password.
+        raise ConfigError(option, f"the form is {_FORM} (percent-encoded)") from None
+    if parts.scheme not in ("redis", "rediss") or not host or parts.fragment or isPasswordTorn(parts):
+        raise ConfigError(option, f"the form is {_FORM} (percent-encoded)")
     if port == 0:
         raise ConfigError(option, "the port cannot be 0")
-    if parts.username and not parts.password:
-        raise ConfigError(option, f"a user needs a password: the form is {_FORM}")
     given = _query(parts, option)
+    password = unquote(parts.password or "")
+    if "password-file" in given:
+        if password:
+            raise ConfigError(option, "a password and password-file do not go together")
+        password = readSecret(given["password-file"], option, "password-file")
+    if parts.username and not password:
+        raise ConfigError(option, f"a user needs a password: the form is {_FORM}")
     isTls = parts.scheme == "rediss"
     for name in ("ca", "cert", "key"):
         if name in given and not isTls:
@@ -86,18 +94,27 @@ def parseSpec(spec: str, option: str) -> RedisSettings:
         port or _DEFAULT_PORT,
         _db(parts.path.strip("/"), option),
         unquote(parts.username or ""),
-        unquote(parts.password or ""),
+        password,
         given.get("prefix", _DEFAULT_PREFIX),
         _timeout(given.get("timeout"), option),
         _tls(host, given, option) if isTls else None,
     )
 
 
+def isPasswordTorn(parts: SplitResult) -> bool:
+    """
+    Whether a password with a slash or a question mark in it, not percent-encoded, was taken for the end of an address:
+    what is read as an option is then none to be quoted.
+    """
+    return "@" in parts.path + parts.query and "@" not in parts.netloc
+
+
 def _query(parts: SplitResult, option: str) -> dict[str, str]:
     try:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
-        raise ConfigError(option, f"{parts.query!r} is not option=value[&option=value...]") from None
+        # Not the text itself: it may be a part of a password with a question mark in it.
+        raise ConfigError(option, "what follows the question mark is not option=value[&option=value...]") from None
     given = dict(pairs)
     for name, value in given.items():
         if name not in OPTIONS:

@@ -11,13 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from binaryserver.errors import StoreError
+from binaryserver.errors import AccountFull, StoreError
 from binaryserver.interfaces import IPeers, ISessionStore
 from binaryserver.model import (
     EPOCH_2010_MS,
     BoxKey,
     Claim,
     DownlinkMessage,
+    Draw,
+    Erased,
     FingerprintUpdate,
     LinkState,
     MailboxEntry,
@@ -44,6 +46,7 @@ from binaryserver.session.redistext import (
     boxOfName,
     escape,
     fields,
+    keyName,
     lines,
     marksOf,
     ownerOf,
@@ -163,7 +166,15 @@ class RedisSessionStore:
     # Ownership.
 
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+        self,
+        box: BoxKey,
+        incarnation: str,
+        protocol: str,
+        peer: str,
+        nowMs: int,
+        clean: bool,
+        attempt: str,
+        most: int = 0,
     ) -> Deferred[Claim]:
         """
         See L{ISessionStore.claim}.
@@ -171,6 +182,8 @@ class RedisSessionStore:
 
         def claimed(reply: bytes) -> Claim:
             epoch, *rest = lines(reply)
+            if epoch == "full":
+                raise AccountFull(f"{most} boxes of {box.account} are connected already")
             if not rest:
                 raise StoreError(f"{incarnation} may not claim: {Renewal[epoch].value}")
             marks, mqtt, *previous = rest
@@ -179,8 +192,6 @@ class RedisSessionStore:
         return self._script(
             "claim",
             boxName(box),
-            escape(box.account),
-            escape(box.asset),
             escape(instanceOf(incarnation)),
             escape(incarnation),
             escape(protocol),
@@ -189,6 +200,7 @@ class RedisSessionStore:
             nowMs - EPOCH_2010_MS,
             int(clean),
             escape(attempt),
+            most,
         ).addCallback(reading(claimed))
 
     def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
@@ -205,8 +217,8 @@ class RedisSessionStore:
         def one(part: Sequence[LinkState]) -> Deferred[list[bool]]:
             values: list[object] = []
             for link in part:
-                values += (boxName(link.box), escape(link.box.account), escape(link.box.asset), link.linkEpoch)
-                values += (escape(link.protocol), escape(link.peer), link.since, int(link.isListening))
+                values += (boxName(link.box), link.linkEpoch, escape(link.protocol), escape(link.peer))
+                values += (link.since, int(link.isListening))
                 values += (packMqtt(link.mqtt), len(link.marks), *(value for mark in link.marks for value in mark))
             reply = self._script("restore", escape(incarnation), fields(values))
             return reply.addCallback(lambda restored: [each == ord("1") for each in restored])
@@ -232,10 +244,43 @@ class RedisSessionStore:
         """
         See L{ISessionStore.accounts}.
         """
-        members = self._link.call("SMEMBERS", self._key("accounts", escape(asset)))
+        members = self._link.call("SMEMBERS", self._key("accounts", keyName(asset)))
         return members.addCallback(
             reading(lambda names: tuple(sorted(unescape(each.decode("ascii")) for each in names)))
         )
+
+    # Limits, and what is kept for how long.
+
+    def draw(self, draws: Sequence[Draw]) -> Deferred[list[float]]:
+        """
+        See L{ISessionStore.draw}.
+        """
+
+        def one(part: Sequence[Draw]) -> Deferred[list[float]]:
+            values: list[str | float] = []
+            for each in part:
+                values += [keyName(each.account, each.kind), each.wanted, each.rate, each.least]
+            drawn = self._script("draw", fields(values))
+            return drawn.addCallback(reading(lambda reply: [float(granted) for granted in lines(reply)]))
+
+        return joined([one(part) for part in chunks(draws)])
+
+    def erase(self, box: BoxKey) -> Deferred[Erased]:
+        """
+        See L{ISessionStore.erase}.
+        """
+
+        def erased(reply: Sequence[int]) -> Erased:
+            wasKnown, isConnected, *counts = reply
+            return Erased(bool(wasKnown), bool(isConnected), *counts)
+
+        return self._script("erase", boxName(box)).addCallback(reading(erased))
+
+    def purge(self, beforeMs: int, limit: int) -> Deferred[int]:
+        """
+        See L{ISessionStore.purge}.
+        """
+        return self._script("purge", beforeMs, limit)
 
     # Tracks and MQTT.
 

@@ -32,11 +32,18 @@ def unescape(text: str) -> str:
     return plain
 
 
+def keyName(*parts: str) -> str:
+    """
+    What stands in the names of keys, its parts separated by slashes.
+    """
+    return "/".join(escape(part).replace("/", "\\u002f") for part in parts)
+
+
 def boxName(box: BoxKey) -> str:
     """
     A box in the names of keys.
     """
-    return "/".join(escape(part).replace("/", "\\u002f") for part in box)
+    return keyName(*box)
 
 
 def boxOfName(name: str) -> BoxKey:

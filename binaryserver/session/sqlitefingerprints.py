@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from binaryserver.model import BoxKey, FingerprintUpdate
 from binaryserver.session.fingerprints import appended
+from binaryserver.session.sqliteowners import noteStray
 
 # With its rowid: a row of several KiB has no place in the inner pages of a tree.
 SCHEMA = """
@@ -39,3 +40,4 @@ def commitFingerprints(connection: sqlite3.Connection, updates: Sequence[Fingerp
             "ON CONFLICT (account, asset) DO UPDATE SET known = excluded.known",
             (*box, appended(fingerprints(connection, box), more, window)),
         )
+        noteStray(connection, box)

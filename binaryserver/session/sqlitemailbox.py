@@ -88,6 +88,14 @@ FROM messages WHERE account = ?1 AND asset = ?2 AND status IS NULL
 # How many finished ids one sweep forgets at most, so that others are not kept waiting.
 _FORGOTTEN_AT_ONCE = 10_000
 
+# Of a box that has never come, and of whose messages nothing is known any more.
+_FORGET_MAILBOX = """
+DELETE FROM mailboxes WHERE account = ?1 AND asset = ?2
+AND NOT EXISTS (SELECT 1 FROM messages WHERE account = ?1 AND asset = ?2)
+AND NOT EXISTS (SELECT 1 FROM finished WHERE account = ?1 AND asset = ?2)
+AND NOT EXISTS (SELECT 1 FROM boxes WHERE account = ?1 AND asset = ?2 AND incarnation <> '')
+"""
+
 _MAX_INT64 = 2**63 - 1
 
 
@@ -239,7 +247,8 @@ def takeMessages(connection: sqlite3.Connection, takes: Sequence[Take], nowMs: i
 
 def _take(connection: sqlite3.Connection, take: Take, nowMs: int) -> list[MailboxEntry] | None:
     (isLatest,) = connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM boxes WHERE account = ? AND asset = ? AND epoch = ?)", (*take.box, take.linkEpoch)
+        "SELECT EXISTS (SELECT 1 FROM boxes WHERE account = ? AND asset = ? AND epoch = ? AND incarnation <> '')",
+        (*take.box, take.linkEpoch),
     ).fetchone()
     if not isLatest:
         return None
@@ -317,11 +326,11 @@ def dueMessages(connection: sqlite3.Connection, nowMs: int, limit: int) -> list[
     """
     See L{binaryserver.interfaces.ISessionStore.dueMessages}.
     """
-    connection.execute(
-        "DELETE FROM finished WHERE (account, asset, id) IN "
-        "(SELECT account, asset, id FROM finished WHERE until <= ? LIMIT ?)",
-        (nowMs, _FORGOTTEN_AT_ONCE),
-    )
+    forgotten = connection.execute(
+        "SELECT account, asset, id FROM finished WHERE until <= ? LIMIT ?", (nowMs, _FORGOTTEN_AT_ONCE)
+    ).fetchall()
+    connection.executemany("DELETE FROM finished WHERE account = ? AND asset = ? AND id = ?", forgotten)
+    connection.executemany(_FORGET_MAILBOX, {(account, asset) for account, asset, _ in forgotten})
     due: list[MailboxEntry] = []
     chosen = []
     for row in connection.execute(_ENTRY + "WHERE due <= ? ORDER BY due LIMIT ?", (nowMs, limit)).fetchall():

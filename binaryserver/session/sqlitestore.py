@@ -4,10 +4,9 @@ Sessions in one SQLite file, which the workers of a host share.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
@@ -16,11 +15,11 @@ from zope.interface import implementer
 from binaryserver.errors import ConfigError, StoreError, StoreNotAsked, StoreUnavailable
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import (
-    EPOCH_2010_MS,
-    KEPT_STREAMS,
     BoxKey,
     Claim,
     DownlinkMessage,
+    Draw,
+    Erased,
     FingerprintUpdate,
     LinkState,
     MailboxEntry,
@@ -28,7 +27,6 @@ from binaryserver.model import (
     MarkUpdate,
     MqttSession,
     Orphan,
-    Owner,
     Progress,
     Put,
     Renewal,
@@ -36,48 +34,23 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
-from binaryserver.session import sqlitefingerprints, sqliteleases, sqlitemailbox
-from binaryserver.session.memorystore import MAY_CLAIM
+from binaryserver.session import (
+    sqlitebuckets,
+    sqliteerasing,
+    sqlitefingerprints,
+    sqliteleases,
+    sqlitemailbox,
+    sqliteowners,
+)
+from binaryserver.sqlitelog import deleteForGood, emptyLog
 from binaryserver.sqlitethread import Job, SqliteThread, isLocked
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS boxes (
-    account TEXT NOT NULL,
-    asset TEXT NOT NULL,
-    incarnation TEXT NOT NULL,
-    epoch INTEGER NOT NULL,
-    connected INTEGER NOT NULL,
-    listening INTEGER NOT NULL,
-    protocol TEXT NOT NULL,
-    peer TEXT NOT NULL,
-    since INTEGER NOT NULL,
-    last_seen INTEGER NOT NULL,
-    mqtt TEXT,
-    attempt TEXT,
-    previous TEXT,
-    adopted TEXT,
-    lost INTEGER,
-    PRIMARY KEY (account, asset)
-) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS boxes_connected ON boxes (incarnation) WHERE connected;
-CREATE INDEX IF NOT EXISTS boxes_adopted ON boxes (adopted) WHERE adopted IS NOT NULL;
-CREATE INDEX IF NOT EXISTS boxes_asset ON boxes (asset);
-CREATE TABLE IF NOT EXISTS marks (
-    account TEXT NOT NULL,
-    asset TEXT NOT NULL,
-    stream INTEGER NOT NULL,
-    committed INTEGER NOT NULL,
-    latest INTEGER NOT NULL,
-    raised INTEGER NOT NULL,
-    PRIMARY KEY (account, asset, stream)
-) WITHOUT ROWID;
-"""
-
-# SQLite's integers are signed: what has 64 bits is kept less this, so that comparing them stays right.
-_BIAS = 1 << 63
-
 # Of the tables of all parts; counts up with each change of them.
-_VERSION = 5
+_VERSION = 6
+
+_SCHEMA = "".join(
+    part.SCHEMA for part in (sqliteowners, sqliteleases, sqlitemailbox, sqlitefingerprints, sqlitebuckets)
+)
 
 
 @implementer(ISessionStore)
@@ -91,14 +64,20 @@ class SqliteSessionStore:
         if not path or "?" in path:
             raise ConfigError(context.option, f"{spec!r}: the form is sqlite:PATH")
         self._context = context
-        self._thread = SqliteThread(
+        self._path = path
+        self._thread = self._newThread()
+
+    def _newThread(self, writes: bool = True) -> SqliteThread:
+        context = self._context
+        return SqliteThread(
             context.reactor,
             context.option,
-            path,
-            _SCHEMA + sqliteleases.SCHEMA + sqlitemailbox.SCHEMA + sqlitefingerprints.SCHEMA,
+            self._path,
+            _SCHEMA,
             StoreUnavailable,
             context.startTimeout,
             context.startTimeout,
+            writes,
             version=_VERSION,
         )
 
@@ -106,7 +85,7 @@ class SqliteSessionStore:
         """
         See L{ISessionStore.start}.
         """
-        return self._thread.start()
+        return self._thread.start().addCallback(lambda _: self._call(deleteForGood))
 
     def stop(self) -> Deferred[None]:
         """
@@ -154,21 +133,29 @@ class SqliteSessionStore:
         return self._call(sqliteleases.resign, incarnation)
 
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+        self,
+        box: BoxKey,
+        incarnation: str,
+        protocol: str,
+        peer: str,
+        nowMs: int,
+        clean: bool,
+        attempt: str,
+        most: int = 0,
     ) -> Deferred[Claim]:
         """
         See L{ISessionStore.claim}.
         """
-        return self._call(_claim, box, incarnation, protocol, peer, nowMs, clean, attempt)
+        return self._call(sqliteowners.claim, box, incarnation, protocol, peer, nowMs, clean, attempt, most)
 
     def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
         """
         See L{ISessionStore.release}.
         """
         return self._call(
-            _update,
+            sqliteowners.update,
             "UPDATE boxes SET connected = 0, listening = 0, last_seen = ?, adopted = NULL, lost = NULL "
-            "WHERE account = ? AND asset = ? AND epoch = ?",
+            "WHERE account = ? AND asset = ? AND epoch = ? AND incarnation <> ''",
             (nowMs, *box, linkEpoch),
         )
 
@@ -176,31 +163,66 @@ class SqliteSessionStore:
         """
         See L{ISessionStore.restore}.
         """
-        return self._call(_restore, incarnation, links)
+        return self._call(sqliteowners.restore, incarnation, links)
 
     def adopt(self, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str) -> Deferred[list[Orphan]]:
         """
         See L{ISessionStore.adopt}.
         """
-        return self._call(_adopt, dead, incarnation, nowMs, limit, attempt)
+        return self._call(sqliteowners.adopt, dead, incarnation, nowMs, limit, attempt)
 
     def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
         """
         See L{ISessionStore.accounts}.
         """
-        return self._call(_accounts, asset)
+        return self._call(sqliteowners.accounts, asset)
+
+    def draw(self, draws: Sequence[Draw]) -> Deferred[list[float]]:
+        """
+        See L{ISessionStore.draw}.
+        """
+        return self._call(sqlitebuckets.draw, draws)
+
+    def erase(self, box: BoxKey) -> Deferred[Erased]:
+        """
+        See L{ISessionStore.erase}.
+        """
+        return Deferred.fromCoroutine(self._erase(box)).addErrback(_storeError)
+
+    async def _erase(self, box: BoxKey) -> Erased:
+        erased: Erased = await self._thread.call(sqliteerasing.erase, box)
+        if not erased.isConnected:
+            await self._emptyLog()
+        return erased
+
+    async def _emptyLog(self) -> None:
+        # In a thread without transactions: there must be none when the log is emptied. It is a rare thing to do.
+        thread = self._newThread(writes=False)
+        try:
+            await thread.start()
+            await emptyLog(self._context.reactor, thread)
+        except (ConfigError, sqlite3.Error) as error:
+            raise StoreError(f"a box is erased, but its bytes may be in the file still: {error}") from error
+        finally:
+            await thread.stop(self._context.stopTimeout, StoreError("the session store was stopped"))
+
+    def purge(self, beforeMs: int, limit: int) -> Deferred[int]:
+        """
+        See L{ISessionStore.purge}.
+        """
+        return self._call(sqliteerasing.purge, beforeMs, limit)
 
     def commitMarks(self, marks: Sequence[MarkUpdate]) -> Deferred[None]:
         """
         See L{ISessionStore.commitMarks}.
         """
-        return self._call(_commitMarks, marks)
+        return self._call(sqliteowners.commitMarks, marks)
 
     def marks(self, box: BoxKey) -> Deferred[tuple[StreamMark, ...]]:
         """
         See L{ISessionStore.marks}.
         """
-        return self._call(_marks, box)
+        return self._call(sqliteowners.marks, box)
 
     def fingerprints(self, box: BoxKey) -> Deferred[bytes]:
         """
@@ -219,9 +241,10 @@ class SqliteSessionStore:
         See L{ISessionStore.saveMqtt}.
         """
         return self._call(
-            _update,
-            "UPDATE boxes SET mqtt = ?, listening = ? WHERE account = ? AND asset = ? AND epoch = ?",
-            (_encodeSession(session), isListening, *box, linkEpoch),
+            sqliteowners.update,
+            "UPDATE boxes SET mqtt = ?, listening = ? "
+            "WHERE account = ? AND asset = ? AND epoch = ? AND incarnation <> ''",
+            (sqliteowners.encodeSession(session), isListening, *box, linkEpoch),
         )
 
     def putMessages(
@@ -263,160 +286,9 @@ class SqliteSessionStore:
         return self._call(sqlitemailbox.mailbox, box)
 
 
-def _storeError(failure: Failure) -> None:
+def _storeError(failure: Failure) -> NoReturn:
     # An OverflowError is SQLite's too: a number of more than 64 bits.
     failure.trap(sqlite3.Error, OverflowError)
     # Who waits in vain for the file's lock has changed nothing.
     kind = StoreNotAsked if isLocked(failure.value) else StoreError
     raise kind(f"SQLite: {failure.getErrorMessage()}") from failure.value
-
-
-# In the thread.
-
-
-def _claim(
-    connection: sqlite3.Connection,
-    box: BoxKey,
-    incarnation: str,
-    protocol: str,
-    peer: str,
-    nowMs: int,
-    clean: bool,
-    attempt: str,
-) -> Claim:
-    standing = sqliteleases.standing(connection, incarnation)
-    if standing not in MAY_CLAIM:
-        raise StoreError(f"{incarnation} may not claim: {standing.value}")
-    row = connection.execute(
-        "SELECT incarnation, epoch, connected, last_seen, mqtt, attempt, previous "
-        "FROM boxes WHERE account = ? AND asset = ?",
-        box,
-    ).fetchone()
-    if row is not None and row[5] == attempt:
-        return Claim(row[1], _decodeOwner(row[6]), _marks(connection, box), _decodeSession(row[4]))
-    previous = None if row is None else Owner(row[0], row[1], bool(row[2]), row[3])
-    text = None if row is None or clean else row[4]
-    epoch = _nextEpoch(previous.linkEpoch if previous else -1, nowMs)
-    connection.execute(
-        "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
-        (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text, attempt, json.dumps(previous)),
-    )
-    return Claim(epoch, previous, _marks(connection, box), _decodeSession(text))
-
-
-def _nextEpoch(last: int, nowMs: int) -> int:
-    return max(last + 1, nowMs - EPOCH_2010_MS)
-
-
-def _restore(connection: sqlite3.Connection, incarnation: str, links: Sequence[LinkState]) -> list[bool]:
-    _commitMarks(connection, [MarkUpdate(link.box, *mark) for link in links for mark in link.marks])
-    return [
-        _update(
-            connection,
-            "INSERT INTO boxes VALUES (?, ?, ?, ?, 1, ?, ?, ?, ?, ?, ?, NULL, NULL, NULL, NULL) "
-            "ON CONFLICT (account, asset) DO UPDATE SET incarnation = excluded.incarnation, "
-            "epoch = excluded.epoch, connected = 1, listening = excluded.listening, "
-            "protocol = excluded.protocol, peer = excluded.peer, since = excluded.since, "
-            "last_seen = excluded.last_seen, mqtt = excluded.mqtt, "
-            "attempt = NULL, previous = NULL, adopted = NULL, lost = NULL "
-            "WHERE epoch < excluded.epoch OR epoch = excluded.epoch AND incarnation = excluded.incarnation",
-            (
-                *link.box,
-                incarnation,
-                link.linkEpoch,
-                link.isListening,
-                link.protocol,
-                link.peer,
-                link.since,
-                link.since,
-                _encodeSession(link.mqtt),
-            ),
-        )
-        for link in links
-    ]
-
-
-def _adopt(
-    connection: sqlite3.Connection, dead: str, incarnation: str, nowMs: int, limit: int, attempt: str
-) -> list[Orphan]:
-    again = _adopted(connection, incarnation, attempt)
-    if again or not sqliteleases.isDead(connection, dead):
-        return again
-    # Who held the box before is kept: the next to adopt it may have to tell, too.
-    connection.execute(
-        "UPDATE boxes SET incarnation = ?1, epoch = max(epoch + 1, ?2), listening = 0, since = ?3, last_seen = ?3, "
-        "attempt = NULL, adopted = ?4, lost = epoch WHERE (account, asset) IN "
-        "(SELECT account, asset FROM boxes WHERE connected AND incarnation = ?5 LIMIT ?6)",
-        (incarnation, nowMs - EPOCH_2010_MS, nowMs, attempt, dead, limit),
-    )
-    return _adopted(connection, incarnation, attempt)
-
-
-def _adopted(connection: sqlite3.Connection, incarnation: str, attempt: str) -> list[Orphan]:
-    rows = connection.execute(
-        "SELECT account, asset, epoch, lost, protocol, peer, previous FROM boxes WHERE adopted = ? AND incarnation = ?",
-        (attempt, incarnation),
-    )
-    return [
-        Orphan(BoxKey(account, asset), epoch, lost, protocol, peer, _decodeOwner(previous))
-        for account, asset, epoch, lost, protocol, peer, previous in rows
-    ]
-
-
-def _accounts(connection: sqlite3.Connection, asset: str) -> tuple[str, ...]:
-    rows = connection.execute("SELECT account FROM boxes WHERE asset = ? ORDER BY account", (asset,))
-    return tuple(account for (account,) in rows)
-
-
-def _encodeSession(session: MqttSession | None) -> str | None:
-    return None if session is None else json.dumps([session.subscriptions, session.received])
-
-
-def _decodeOwner(text: str | None) -> Owner | None:
-    values = None if text is None else json.loads(text)
-    return None if values is None else Owner(*values)
-
-
-def _decodeSession(text: str | None) -> MqttSession | None:
-    if text is None:
-        return None
-    try:
-        subscriptions, received = json.loads(text)
-        return MqttSession(tuple((name, qos) for name, qos in subscriptions), tuple(received))
-    except (ValueError, TypeError) as error:
-        raise StoreError(f"a kept MQTT session cannot be read: {error}") from error
-
-
-def _update(connection: sqlite3.Connection, statement: str, values: Sequence[Any]) -> bool:
-    return connection.execute(statement, values).rowcount == 1
-
-
-def _marks(connection: sqlite3.Connection, box: BoxKey) -> tuple[StreamMark, ...]:
-    rows = connection.execute(
-        "SELECT stream, committed, latest FROM marks WHERE account = ? AND asset = ? ORDER BY raised", box
-    )
-    return tuple(StreamMark(stream + _BIAS, committed + _BIAS, latest) for stream, committed, latest in rows)
-
-
-def _commitMarks(connection: sqlite3.Connection, marks: Sequence[MarkUpdate]) -> None:
-    # The order of raising is counted for each box, not told by a clock: one that is put back would have the stream that
-    # was raised last forgotten first.
-    for box, stream, committed, latest in marks:
-        values = (*box, stream - _BIAS, committed - _BIAS, latest)
-        updated = connection.execute(
-            "UPDATE marks SET committed = max(committed, ?4), latest = max(latest, ?5), "
-            "raised = (SELECT max(raised) + 1 FROM marks WHERE account = ?1 AND asset = ?2) "
-            "WHERE account = ?1 AND asset = ?2 AND stream = ?3",
-            values,
-        )
-        if not updated.rowcount:
-            connection.execute(
-                "INSERT INTO marks (account, asset, stream, committed, latest, raised) VALUES (?1, ?2, ?3, ?4, ?5, "
-                "(SELECT coalesce(max(raised), 0) + 1 FROM marks WHERE account = ?1 AND asset = ?2))",
-                values,
-            )
-            connection.execute(
-                "DELETE FROM marks WHERE account = ?1 AND asset = ?2 AND stream NOT IN "
-                "(SELECT stream FROM marks WHERE account = ?1 AND asset = ?2 ORDER BY raised DESC LIMIT ?3)",
-                (*box, KEPT_STREAMS),
-            )

@@ -20,12 +20,13 @@ from binaryserver.errors import BusError, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus, IBusReader
 from binaryserver.model import Record, StoredRecord
 from tests.bus.consumercontract import ConsumerContractMixin
+from tests.bus.erasecontract import EraseContractMixin
 from tests.bus.steps import numbers, reactor, record
 
 __all__ = ["BusContractMixin", "DurableBusContractMixin", "StallingBusContractMixin", "numbers", "reactor", "record"]
 
 
-class BusContractMixin(ConsumerContractMixin):
+class BusContractMixin(ConsumerContractMixin, EraseContractMixin):
     """
     The contract of L{IBus}, L{IBusReader} and L{IBusConsumer}.
     """

@@ -21,6 +21,7 @@ from binaryserver.model import (
     StreamMark,
 )
 from tests.session.contract_base import BOX, LIMITS, NOW, OTHER, messageFor, reactor
+from tests.session.contract_erasing import EraseContractMixin, PurgeContractMixin
 from tests.session.contract_finals import (
     CrashContractMixin,
     DueContractMixin,
@@ -29,6 +30,7 @@ from tests.session.contract_finals import (
 )
 from tests.session.contract_fingerprints import FingerprintsContractMixin, packed
 from tests.session.contract_leases import LeaseContractMixin
+from tests.session.contract_limits import DrawContractMixin, MostContractMixin
 from tests.session.contract_mailbox import PutContractMixin, TakeContractMixin
 from tests.session.contract_owners import AdoptContractMixin, RestoreContractMixin
 from tests.session.contract_ownership import OwnershipContractMixin
@@ -49,6 +51,10 @@ class SessionStoreContractMixin(
     RemoveContractMixin,
     DueContractMixin,
     CrashContractMixin,
+    MostContractMixin,
+    DrawContractMixin,
+    EraseContractMixin,
+    PurgeContractMixin,
     SequencesContractMixin,
 ):
     """

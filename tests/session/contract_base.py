@@ -138,6 +138,7 @@ class ContractBase(_Base):
         nowMs: int = NOW,
         clean: bool = False,
         attempt: str | None = None,
+        most: int = 0,
     ) -> Claim:
         """
         Claim with what a test does not care about.
@@ -145,7 +146,7 @@ class ContractBase(_Base):
         @param attempt: L{None}: one that was never made before
         """
         attempt = attempt or f"try-{next(_attempts)}"
-        return await store.claim(box, incarnation, "md30", "192.0.2.1", nowMs, clean, attempt)
+        return await store.claim(box, incarnation, "md30", "192.0.2.1", nowMs, clean, attempt, most)
 
     async def refusalOf(self, call: Awaitable[Any]) -> StoreError:
         """

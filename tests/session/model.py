@@ -5,8 +5,9 @@ An L{ISessionStore} as plain dicts: what the others are compared with.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from binaryserver.errors import StoreError
+from binaryserver.errors import AccountFull, StoreError
 from binaryserver.model import (
     EPOCH_2010_MS,
     NO_QUEUE_MS,
@@ -14,6 +15,7 @@ from binaryserver.model import (
     BoxKey,
     Claim,
     DownlinkMessage,
+    Erased,
     Final,
     FinalStatus,
     FingerprintUpdate,
@@ -43,6 +45,7 @@ class ModelStore:
         self.before: dict[BoxKey, Owner | None] = {}
         self.attempts: dict[BoxKey, tuple[str, Owner | None]] = {}
         self.owners: dict[BoxKey, Owner] = {}
+        self.epochs: dict[BoxKey, int] = {}
         self.listening: dict[BoxKey, bool] = {}
         self.sessions: dict[BoxKey, MqttSession | None] = {}
         self.streams: dict[BoxKey, dict[int, StreamMark]] = {}
@@ -73,7 +76,15 @@ class ModelStore:
         return incarnation not in self.alive
 
     def claim(
-        self, box: BoxKey, incarnation: str, protocol: str, peer: str, nowMs: int, clean: bool, attempt: str
+        self,
+        box: BoxKey,
+        incarnation: str,
+        protocol: str,
+        peer: str,
+        nowMs: int,
+        clean: bool,
+        attempt: str,
+        most: int = 0,
     ) -> Claim:
         """
         See L{ISessionStore.claim}.
@@ -82,6 +93,9 @@ class ModelStore:
             raise StoreError("it is dead")
         if box in self.attempts and self.attempts[box][0] == attempt:
             return Claim(self.owners[box].linkEpoch, self.attempts[box][1], self.marks(box), self.sessions.get(box))
+        linked = {one for one, owner in self.owners.items() if owner.connected and one.account == box.account}
+        if most and box not in linked and len(linked) >= most:
+            raise AccountFull("it is full")
         previous = self.owners.get(box)
         epoch = self._own(box, incarnation, nowMs)
         self.attempts[box] = (attempt, previous)
@@ -91,10 +105,10 @@ class ModelStore:
         return Claim(epoch, previous, self.marks(box), self.sessions.get(box))
 
     def _own(self, box: BoxKey, incarnation: str, nowMs: int) -> int:
-        previous = self.owners.get(box)
         epoch = nowMs - EPOCH_2010_MS
-        if previous is not None and previous.linkEpoch >= epoch:
-            epoch = previous.linkEpoch + 1
+        if box in self.epochs and self.epochs[box] >= epoch:
+            epoch = self.epochs[box] + 1
+        self.epochs[box] = epoch
         self.owners[box] = Owner(incarnation, epoch, True, nowMs)
         self.listening[box] = False
         self.attempts.pop(box, None)
@@ -123,10 +137,13 @@ class ModelStore:
     def _restore(self, incarnation: str, link: LinkState) -> bool:
         self.commitMarks([MarkUpdate(link.box, *mark) for mark in link.marks])
         owner = self.owners.get(link.box)
-        if owner is not None and owner.linkEpoch > link.linkEpoch:
+        if self.epochs.get(link.box, -1) > link.linkEpoch:
+            return False
+        if owner is None and self.epochs.get(link.box) == link.linkEpoch:
             return False
         if owner is not None and owner.linkEpoch == link.linkEpoch and owner.incarnation != incarnation:
             return False
+        self.epochs[link.box] = link.linkEpoch
         self.owners[link.box] = Owner(incarnation, link.linkEpoch, True, link.since)
         self.listening[link.box] = link.isListening
         self.attempts.pop(link.box, None)
@@ -151,6 +168,49 @@ class ModelStore:
             new = self._own(box, incarnation, nowMs)
             self.adopted[box] = (attempt, Orphan(box, new, epoch, "md30", "192.0.2.1", self.before.get(box)))
         return [self.adopted[box][1] for box in lost]
+
+    def erase(self, box: BoxKey) -> Erased:
+        """
+        See L{ISessionStore.erase}.
+        """
+        owner = self.owners.get(box)
+        if owner is not None and owner.connected:
+            return Erased(True, True, 0, 0, 0)
+        counts = [len(kept) for kept in (self.mailbox(box), self.marks(box), self.prints.get(box, []))]
+        wasKnown = owner is not None or box in self.counts or any(counts)
+        kept: tuple[dict[BoxKey, Any], ...] = (
+            self.owners,
+            self.listening,
+            self.sessions,
+            self.streams,
+            self.prints,
+            self.counts,
+            self.attempts,
+            self.adopted,
+            self.before,
+        )
+        for byBox in kept:
+            byBox.pop(box, None)
+        mail: tuple[dict[tuple[BoxKey, str], Any], ...] = (self.entries, self.given, self.putUnder)
+        for byId in mail:
+            for key in [key for key in byId if key[0] == box]:
+                del byId[key]
+        self.finished = {key for key in self.finished if key[0] != box}
+        return Erased(wasKnown, False, *counts)
+
+    def purge(self, beforeMs: int, limit: int) -> int:
+        """
+        See L{ISessionStore.purge}; of a limit that is never reached, within a day.
+        """
+        mail = {key[0] for key in (*self.entries, *self.finished)}
+        lapsed = [
+            box
+            for box, owner in self.owners.items()
+            if owner.seenAt < beforeMs and not owner.connected and box not in mail
+        ]
+        for box in lapsed:
+            self.erase(box)
+        return len(lapsed)
 
     def saveMqtt(self, box: BoxKey, linkEpoch: int, session: MqttSession | None, isListening: bool) -> bool:
         """

@@ -12,8 +12,11 @@ from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.errors import ConfigError, StoreError
+from binaryserver.model import REMEMBERED_MS
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.memorybox import MemoryBox
 from binaryserver.session.memorystore import MAX_WORKERS, MemorySessionStore, instanceOf
+from tests.session.contract_base import BOX, LIMITS, NOW, OTHER, messageFor
 from tests.session.model import ModelStore
 from tests.session.operations import Operation, operations, run
 
@@ -27,7 +30,10 @@ class MemorySessionStoreTests(SynchronousTestCase):
         """
         A store.
         """
-        return MemorySessionStore("memory:", BackEndContext(MemoryReactorClock(), "--sessions"))
+        clock = MemoryReactorClock()
+        # Later than all that the operations name.
+        clock.advance(NOW / 1000)
+        return MemorySessionStore("memory:", BackEndContext(clock, "--sessions"))
 
     @settings(deadline=None)
     @given(operations)
@@ -55,6 +61,23 @@ class MemorySessionStoreTests(SynchronousTestCase):
         self.assertEqual(leased, set(range(MAX_WORKERS)))
         self.failureResultOf(store.leaseWorker("one-more@1"), StoreError)
         self.assertEqual(self.successResultOf(store.leaseWorker("host-7@2")), 7)
+
+    def test_nothingIsLeft(self) -> None:
+        """
+        Of a box that was erased its last epoch is, of one that never came nothing once the ids of its messages are
+        forgotten; of an account without boxes nothing is counted.
+        """
+        store = self.makeStore()
+        claim = self.successResultOf(store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "x"))
+        store.putMessages([messageFor(), messageFor(box=OTHER, expiresAt=NOW)], LIMITS, NOW)
+        store.removeMessages([(OTHER, "m1")])
+        store.release(BOX, claim.linkEpoch, NOW)
+        store.erase(BOX)
+        store.dueMessages(NOW + REMEMBERED_MS, 10)
+        self.assertEqual(store._boxes, {BOX: MemoryBox(lastEpoch=claim.linkEpoch)})
+        mailboxes = store._mailboxes
+        self.assertEqual((mailboxes._boxes, mailboxes._dueAt, mailboxes._remembered), ({}, {}, []))
+        self.assertEqual(store._linked, {})
 
     def test_instanceOf(self) -> None:
         """

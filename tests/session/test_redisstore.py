@@ -10,9 +10,21 @@ from uuid import uuid4
 
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 
-from binaryserver.errors import StoreError, StoreUnavailable
+from binaryserver.errors import AccountFull, StoreError, StoreUnavailable
 from binaryserver.interfaces import ISessionStore, ISessionStorePlugin
-from binaryserver.model import REMEMBERED_MS, BoxKey, MarkUpdate, Progress, StreamMark, Take
+from binaryserver.model import (
+    REMEMBERED_MS,
+    BoxKey,
+    Draw,
+    Erased,
+    FingerprintUpdate,
+    LinkState,
+    MarkUpdate,
+    MqttSession,
+    Progress,
+    StreamMark,
+    Take,
+)
 from binaryserver.plugins import BackEndContext, createBackEnd
 from binaryserver.session import redisstore
 from binaryserver.session.redisstore import RedisSessionStore
@@ -119,6 +131,118 @@ class RedisSessionStoreTests(RedisTestCase):
         await store.release(BOX, claim.linkEpoch, NOW)
         await store.bury(1000)
         self.assertNotIn("owners", await self.keys(store))
+
+    async def everything(self, store: RedisSessionStore) -> dict[str, str]:
+        """
+        All that there is, as text, by its key without the prefix.
+        """
+        reading = {
+            b"string": ("GET",),
+            b"hash": ("HGETALL",),
+            b"list": ("LRANGE", 0, -1),
+            b"set": ("SMEMBERS",),
+            b"zset": ("ZRANGE", 0, -1, "WITHSCORES"),
+        }
+        found = {}
+        for key in await self.keys(store):
+            name = store._settings.prefix + key
+            command, *arguments = reading[await store._link.call("TYPE", name)]
+            found[key] = str(await store._link.call(command, name, *arguments))
+        return found
+
+    async def test_erasedKeys(self) -> None:
+        """
+        Whatever happened to a box, nothing names it any more once it was erased, but where its last epoch stands.
+        """
+        store = await self.startedStore(self.spec)
+        boxes = [BoxKey("acme", name) for name in ("secret", "stays")]
+        for box in boxes:
+            await store.claim(box, "z@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
+            await store.claim(box, "a@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
+        for adopter, dead in (("b@1", "a@1"), ("c@1", "b@1"), ("d@1", "c@1")):
+            orphans = await store.adopt(dead, adopter, NOW, 9, f"by {adopter}")
+        await store.leaseWorker("e@1")
+        (link,) = [one for one in orphans if one.box == boxes[0]]
+        state = LinkState(link.box, link.linkEpoch + 1, "md30", "192.0.2.1", NOW, (), MqttSession(), True)
+        await store.restore("e@1", [state])
+        for box in boxes:
+            await store.commitMarks([MarkUpdate(box, 7, 10, 100)])
+            await store.commitFingerprints([FingerprintUpdate(box, b"8 bytes.")], 1024)
+            await store.putMessages([messageFor(f"m{n}", box) for n in range(4)], LIMITS, NOW)
+            await store.progressMessages([Progress(box, "m1", NOW), Progress(box, "m2", NOW)])
+            await store.removeMessages([(box, "m1")])
+        connected = await self.everything(store)
+        naming = {key.partition(":")[0] for key, text in connected.items() if "secret" in key + text}
+        kinds = {"box", "mail", "queue", "finished", "fingerprints", "due", "held", "linked", "accounts"}
+        self.assertEqual(naming, kinds)
+        await store.release(boxes[0], state.linkEpoch, NOW)
+        self.assertEqual(await store.erase(boxes[0]), Erased(True, False, 3, 1, 1))
+        found = await self.everything(store)
+        naming = {key for key, text in found.items() if "secret" in key + text}
+        self.assertEqual(naming, {"box:acme/secret", "seen"})
+        self.assertEqual(found["box:acme/secret"], str([b"epoch", b"%d" % state.linkEpoch]))
+        staying = {key: text for key, text in connected.items() if "stays" in key}
+        self.assertEqual({key: found[key] for key in staying}, staying)
+        # The other is the adopters' still.
+        self.assertEqual({"adopted:by d@1", "held:d@1"} - set(found), set())
+        await store.purge(NOW * 2, 10)
+        self.assertEqual([key for key, text in (await self.everything(store)).items() if "secret" in key + text], [])
+
+    async def test_adoptedLists(self) -> None:
+        """
+        What an attempt has adopted names a box no longer than it is its adopter's by it.
+        """
+        store = await self.startedStore(self.spec)
+        boxes = [BoxKey("acme", str(n)) for n in range(4)]
+        for box in boxes:
+            await store.claim(box, "a@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
+        orphans = {one.box: one for one in await store.adopt("a@1", "b@1", NOW, 9, "x")}
+        await store.release(boxes[0], orphans[boxes[0]].linkEpoch, NOW)
+        await store.claim(boxes[1], "b@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
+        state = LinkState(boxes[2], orphans[boxes[2]].linkEpoch, "md30", "192.0.2.1", NOW, (), None, True)
+        await store.restore("b@1", [state])
+        self.assertEqual((await self.everything(store))["adopted:x"], str([b"acme/3"]))
+        await store.adopt("b@1", "c@1", NOW, 9, "y")
+        self.assertNotIn("adopted:x", await self.keys(store))
+
+    async def test_lostMemory(self) -> None:
+        """
+        What owners write again counts as connected again, and no other box has room.
+        """
+        store = await self.startedStore(self.spec)
+        links = [LinkState(BoxKey("acme", str(n)), 7, "md30", "192.0.2.1", NOW, (), None, False) for n in range(3)]
+        await store.restore("a@1", links)
+        for key in await self.keys(store):
+            await store._link.call("DEL", store._settings.prefix + key)
+        await store.restore("a@1", links[:2])
+        await store.claim(BOX, "b@1", "md30", "192.0.2.1", NOW, False, "x", 3)
+        await self.errorOf(store.claim(OTHER, "b@1", "md30", "192.0.2.1", NOW, False, "x", 3), AccountFull)
+
+    async def test_bucketsGo(self) -> None:
+        """
+        A bucket goes by itself when it is full again.
+        """
+        store = await self.startedStore(self.spec)
+        await store.draw([Draw("acme", "messages", 10.0, 10.0), Draw("acme", "bytes", 1.0, 1e6)])
+        left = await store._link.call("PTTL", f"{store._settings.prefix}bucket:acme/messages")
+        self.assertTrue(500 < left <= 1000, left)
+        await self.sleep(0.05)
+        self.assertEqual(await self.keys(store), {"bucket:acme/messages"})
+
+    async def test_oneRoundTrip(self) -> None:
+        """
+        Claims with a limit, draws, erasures and purges are one script each.
+        """
+        store = await self.startedStore(self.spec)
+        calls: list[Deferred[Any]] = [
+            store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "x", 5),
+            store.draw([Draw("acme", str(n), 1.0, 1.0) for n in range(20)]),
+            store.erase(OTHER),
+            store.purge(NOW, 10),
+        ]
+        self.assertEqual(len(store._link._sent), 4)
+        for call in calls:
+            await call
 
     async def test_runningCount(self) -> None:
         """

@@ -5,6 +5,8 @@ L{binaryserver.session.redissettings}: what needs no server.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.defer import fail, succeed
@@ -209,6 +211,17 @@ class SettingsTests(SynchronousTestCase):
         self.assertIsNotNone(settings.tls)
         self.assertEqual(settings.where, "rediss://host:6379/0")
 
+    def test_passwordFile(self) -> None:
+        """
+        The password may be the one line of a file, with a user or without.
+        """
+        path = Path(self.mktemp()).absolute()
+        path.write_text("p@ss/w?rd\n")
+        for user in ("", "me"):
+            at = "@" if user else ""
+            settings = parseSpec(f"redis://{user}{at}host:1/0?password-file={path}", "--sessions")
+            self.assertEqual((settings.user, settings.password), (user, "p@ss/w?rd"))
+
     def test_wrong(self) -> None:
         """
         Each is named, and no password is quoted.
@@ -231,6 +244,12 @@ class SettingsTests(SynchronousTestCase):
             ("redis://:secret@host:1/0?timeout=0", "timeout is '0'"),
             ("redis://:secret@host:1/0?ca=x", "ca needs TLS"),
             ("redis://:secret@host:1/0#x", "the form is"),
+            ("redis://:sec/secret@host/0", "percent-encoded"),
+            ("redis://:secret/t@host/0", "percent-encoded"),
+            ("redis://me:12?secret@host/0", "percent-encoded"),
+            ("redis://me:12?secret=x@host/0", "percent-encoded"),
+            ("redis://:secret@host:1/0?password-file=/none/such", "do not go together"),
+            ("redis://host:1/0?password-file=/none/such", "password-file: cannot read /none/such: No such file"),
         ):
             error = self.assertRaises(ConfigError, parseSpec, spec, "--sessions")
             self.assertIn(words, str(error), spec)

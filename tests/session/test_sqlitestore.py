@@ -18,8 +18,18 @@ from twisted.internet import reactor as globalReactor
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from binaryserver import sqlitelog, sqlitethread
 from binaryserver.errors import ConfigError, StoreError, StoreNotAsked, StoreUnavailable
-from binaryserver.model import REMEMBERED_MS, BoxKey, Claim, MarkUpdate, MqttSession, Renewal, StreamMark
+from binaryserver.model import (
+    REMEMBERED_MS,
+    BoxKey,
+    Claim,
+    FingerprintUpdate,
+    MarkUpdate,
+    MqttSession,
+    Renewal,
+    StreamMark,
+)
 from binaryserver.plugins import BackEndContext
 from binaryserver.session import sqlitemailbox
 from binaryserver.session.memorystore import MAX_WORKERS
@@ -271,6 +281,9 @@ class SqliteSessionStoreTests(TestCase):
                 "SELECT * FROM boxes WHERE connected AND incarnation = 'a' LIMIT 1",
                 "SELECT min(incarnation) FROM boxes WHERE connected AND incarnation > 'a'",
                 "SELECT account FROM boxes WHERE asset = 'a' ORDER BY account",
+                "SELECT 1 FROM boxes WHERE account = 'a' AND connected LIMIT 1 OFFSET 5",
+                "SELECT account FROM boxes WHERE NOT connected AND last_seen < 5 ORDER BY last_seen LIMIT 5",
+                "SELECT * FROM buckets WHERE full_at <= 5",
             }
             return [str(row[3]) for query in queries for row in connection.execute(f"EXPLAIN QUERY PLAN {query}")]
 
@@ -291,6 +304,72 @@ class SqliteSessionStoreTests(TestCase):
             (count,) = await store._thread.call(lambda c: c.execute("SELECT count(*) FROM finished").fetchone())
             self.assertEqual(count, left)
 
+    async def test_erasedBytes(self) -> None:
+        """
+        Of a box that was erased there is nothing in the file, nor in the write-ahead log, but its last epoch; though
+        other processes have the file open.
+        """
+        store, other = await self.startStore(), await self.startStore()
+        keys = [BoxKey("acme", f"box-{n}") for n in range(50)]
+        for turn in range(3):
+            for key in keys:
+                mark = f"<{key.asset}>".encode()
+                claim = await store.claim(key, "a@1", "md30", f"192.0.2.1{key.asset}", NOW, False, f"x{turn}")
+                topics = ((mark.decode() * 20, 1),)
+                await store.saveMqtt(key, claim.linkEpoch, MqttSession(topics), False)
+                await store.commitFingerprints([FingerprintUpdate(key, mark * 8 * (turn + 1))], 1024)
+                messages = [messageFor(f"m{turn}-{n}", key, mark * 50 * n) for n in range(6)]
+                await store.putMessages(messages, LIMITS, NOW)
+                await store.release(key, claim.linkEpoch, NOW)
+        await other.mailbox(keys[7])
+        self.assertIn(b"<box-7>", self.bytes())
+        erased = await store.erase(keys[7])
+        self.assertEqual((erased.wasKnown, erased.messages), (True, 18))
+        self.assertNotIn(b"<box-7>", self.bytes())
+        self.assertNotIn(b"192.0.2.1box-7md30", self.bytes())
+        self.assertIn(b"<box-8>", self.bytes())
+        self.assertEqual(len(await other.mailbox(keys[8])), 18)
+
+    def bytes(self) -> bytes:
+        """
+        What stands in the file and in its log.
+        """
+        return Path(self.path).read_bytes() + Path(f"{self.path}-wal").read_bytes()
+
+    async def test_eraseWhileRead(self) -> None:
+        """
+        Somebody who reads in one transaction all the while keeps the log from being emptied: that is told, and the next
+        call does it.
+        """
+        self.patch(sqlitelog, "_TRIES", 1)
+        self.patch(sqlitethread, "_BUSY_STEP", 0.05)
+        store = await self.startStore()
+        await store.putMessages([messageFor(payload=b"<payload>")], LIMITS, NOW)
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as reader:
+            reader.execute("BEGIN")
+            reader.execute("SELECT * FROM messages").fetchall()
+            error = await self.errorOf(store.erase(BOX), StoreError)
+            self.assertNotIsInstance(error, StoreNotAsked)
+            self.assertIn("-wal", str(error))
+        self.assertEqual((await store.erase(BOX)).wasKnown, False)
+        self.assertNotIn(b"<payload>", self.bytes())
+
+    async def test_neverClaimedIsForgotten(self) -> None:
+        """
+        Of a box that never came nothing is left once the ids of its messages are forgotten; of one that did its number
+        of messages is.
+        """
+        store = await self.startStore()
+        claim = await store.claim(BOX, "a@1", "md30", "192.0.2.1", NOW, False, "x")
+        await store.release(BOX, claim.linkEpoch, NOW)
+        boxes = [BOX, *(BoxKey("acme", str(n)) for n in range(3))]
+        await store.putMessages([messageFor(box=box, expiresAt=NOW) for box in boxes], LIMITS, NOW)
+        await store.putMessages([messageFor("m2", box=boxes[3], expiresAt=NOW + 1)], LIMITS, NOW)
+        await store.removeMessages([(box, "m1") for box in boxes])
+        await store.dueMessages(NOW + REMEMBERED_MS, 10)
+        rows = await store._thread.call(lambda c: c.execute("SELECT asset FROM mailboxes ORDER BY asset").fetchall())
+        self.assertEqual(rows, [("2",), ("box-1",)])
+
     async def test_otherVersion(self) -> None:
         """
         A file of another release is refused with one line.
@@ -303,7 +382,7 @@ class SqliteSessionStoreTests(TestCase):
             error = await self.errorOf(store.start(), ConfigError)
             self.assertEqual(
                 str(error),
-                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 5: "
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 6: "
                 "move the file away",
             )
 
@@ -324,7 +403,7 @@ class SqliteSessionStoreTests(TestCase):
         """
         await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
         with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (5,))
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (6,))
 
     async def test_badFiles(self) -> None:
         """
@@ -358,7 +437,7 @@ class ModelTests(SynchronousTestCase):
         """
         Whatever is done in whatever order, the store answers as plain dicts do.
         """
-        tables = ("boxes", "marks", "fingerprints", "workers", "mailboxes", "messages", "finished")
+        tables = ("boxes", "marks", "fingerprints", "workers", "mailboxes", "messages", "finished", "buckets")
         self.connection.executescript("".join(f"DELETE FROM {table};" for table in tables))
         answer: Any = None
 
