@@ -4,44 +4,37 @@ The directory for development: anybody may come in.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Callable
 
 from twisted.internet.defer import Deferred, succeed
 from zope.interface import implementer
 
-from binaryserver.directory.fields import packagedFields
+from binaryserver.directory.records import Account, Box, Change
 from binaryserver.errors import ConfigError
 from binaryserver.interfaces import IDirectorySource
 from binaryserver.model import Clouds
 from binaryserver.plugins import BackEndContext
-
-DEFAULT_ACCOUNT = "dev"
-"""The account of a box that gives no user name."""
-
-_ACCOUNT = re.compile(r"[A-Za-z0-9._-]{1,64}")
-"""Account ids go into bus keys, log lines and file names: nothing else may stand in them."""
+from binaryserver.transcode.events import isName
 
 
 @implementer(IDirectorySource)
 class OpenDirectory:
     """
-    C{open:}: any box with any password belongs to the account that it names, or to L{DEFAULT_ACCOUNT}. Fields are
-    those of the packaged dictionary, for every account.
+    C{open:}: every account that can be named exists, and so does every box of it, with any password or none. Fields are
+    those of the packaged dictionary.
     """
 
     requiresLoopback = True
+    defaultAccount = "dev"
 
     def __init__(self, spec: str, context: BackEndContext) -> None:
         if spec.partition(":")[2]:
             raise ConfigError(context.option, f"{spec!r}: open: takes no value")
-        self._fields: Mapping[int, tuple[str, str]] = {}
 
-    def start(self) -> Deferred[None]:
+    def start(self, changed: Callable[[Change], None]) -> Deferred[None]:
         """
         See L{IDirectorySource.start}.
         """
-        self._fields = packagedFields()
         return succeed(None)
 
     def stop(self) -> Deferred[None]:
@@ -50,21 +43,14 @@ class OpenDirectory:
         """
         return succeed(None)
 
-    def admit(self, account: str, asset: str, password: bytes | None, certified: bool) -> Deferred[str | None]:
+    def account(self, name: str) -> Deferred[Account | None]:
         """
-        See L{IDirectorySource.admit}. Refused is only what could not be an account's id.
+        See L{IDirectorySource.account}.
         """
-        named = account or DEFAULT_ACCOUNT
-        return succeed(named if _ACCOUNT.fullmatch(named) else None)
+        return succeed(Account(name, clouds=Clouds.both, admitsAnyBox=True) if isName(name) else None)
 
-    def clouds(self, account: str) -> Clouds:
+    def box(self, account: str, asset: str) -> Deferred[Box | None]:
         """
-        See L{IDirectorySource.clouds}.
+        See L{IDirectorySource.box}.
         """
-        return Clouds.both
-
-    def fieldName(self, account: str, number: int) -> tuple[str, str] | None:
-        """
-        See L{IDirectorySource.fieldName}.
-        """
-        return self._fields.get(number)
+        return succeed(Box(account, asset) if isName(account) and isName(asset) else None)

@@ -53,3 +53,21 @@ openDirectory = BackEnd(
     "binaryserver.directory.opendirectory.OpenDirectory",
     "open: lets anybody in, for development; loopback listeners only",
 )
+fileDirectory = BackEnd(
+    IDirectoryPlugin,
+    "file",
+    "binaryserver.directory.filedirectory.FileDirectory",
+    "file:PATH accounts and boxes in a TOML file, read again when it changes",
+)
+httpDirectory = BackEnd(
+    IDirectoryPlugin,
+    "http",
+    "binaryserver.directory.httpdirectory.HttpDirectory",
+    "http://HOST[:PORT]/BASE[?option=value...] a service of the operator's, on this host or a trusted network",
+)
+httpsDirectory = BackEnd(
+    IDirectoryPlugin,
+    "https",
+    "binaryserver.directory.httpdirectory.HttpDirectory",
+    "https://HOST[:PORT]/BASE[?option=value...] a service of the operator's, with TLS",
+)
