@@ -1,229 +1,218 @@
 """
-What a TLS listener shows and trusts: files to read, an OpenSSL context made of them, and both anew when they change.
+What a TLS listener shows and trusts, made of files, and anew when they change.
 """
 
 from __future__ import annotations
 
-import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from OpenSSL import SSL, crypto
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IOpenSSLServerConnectionCreator
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import Logger
 from twisted.protocols.tls import TLSMemoryBIOProtocol
 from zope.interface import implementer
 
 from binaryserver.endpoints.errors import EndpointError
+from binaryserver.endpoints.pemfiles import CredentialFiles, Credentials, Stamp, loadCredentials
+from binaryserver.endpoints.tlscontext import TICKET_LIFETIME, Contexts, makeContexts, opensslReason
+from binaryserver.endpoints.trust import Lineage, Trust
 
-CIPHERS_TLS12 = b"ECDHE+AESGCM:ECDHE+CHACHA20"
-"""
-Of TLS 1.2. All that TLS 1.3 has are as good: forward secret and authenticated. So the box chooses, which knows
-whether it has AES in hardware.
-"""
+__all__ = ["CredentialFiles", "ReloadingCredentials", "opensslReason"]
 
-MODE_NO_AUTO_CHAIN = 0x8
-"""
-C{SSL_MODE_NO_AUTO_CHAIN}, which pyOpenSSL does not name: the server shows the chain in its file, and adds nothing that
-it finds among the authorities of the boxes.
-"""
-
-POLL_INTERVAL = 2.0
-"""s: files are looked at again at most this often."""
-
-Parsed = TypeVar("Parsed")
-
-_CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
+POLL_INTERVAL = 1.0
+"""s between looks at the files."""
 
 
 @dataclass(frozen=True, slots=True)
-class CredentialFiles:
+class _InUse:
     """
-    The files that a TLS endpoint string names; all PEM.
-
-    @ivar certificate: the server's certificate, then the chain up to but without the root
-    @ivar key: its private key, not encrypted
-    @ivar clientAuthorities: who signs the boxes' certificates; L{None}: boxes are not asked for one
-    @ivar revocations: a revocation list of each of those; L{None}: none is checked
+    What was made of one state of the files.
     """
 
-    certificate: str
-    key: str
-    clientAuthorities: str | None = None
-    revocations: str | None = None
-
-    def paths(self) -> list[str]:
-        """
-        All that are named.
-        """
-        named = (self.certificate, self.key, self.clientAuthorities, self.revocations)
-        return [path for path in named if path is not None]
+    credentials: Credentials
+    contexts: Contexts
+    trust: Trust
+    expiries: list[tuple[datetime, str]]
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class _Look:
     """
-    What those files hold, checked to fit together.
+    What a look at the files found.
+
+    @ivar made: L{None}: they are as they were, or cannot be used
+    @ivar error: why they cannot
     """
 
-    chain: tuple[x509.Certificate, ...]
-    key: PrivateKeyTypes
-    authorities: tuple[x509.Certificate, ...]
-    revocations: tuple[x509.CertificateRevocationList, ...]
-
-    def expiries(self) -> list[tuple[datetime, str]]:
-        """
-        When each thing that expires does, and what it is.
-        """
-        found = [(self.chain[0].not_valid_after_utc, "the server's certificate")]
-        for listed in self.revocations:
-            if listed.next_update_utc is not None:
-                found.append((listed.next_update_utc, f"the revocation list of {listed.issuer.rfc4514_string()}"))
-        return found
-
-
-def loadCredentials(files: CredentialFiles) -> Credentials:
-    """
-    Read and check the files.
-
-    @raise EndpointError: one is unreadable, is not what it should be, or does not fit another
-    """
-    chain = _certificates(files.certificate, "cert")
-    key = _privateKey(files.key)
-    if _publicBytes(chain[0].public_key()) != _publicBytes(key.public_key()):
-        raise EndpointError(f"key={files.key}: is not the key of the certificate in {files.certificate}")
-    authorities: tuple[x509.Certificate, ...] = ()
-    revocations: tuple[x509.CertificateRevocationList, ...] = ()
-    if files.clientAuthorities is not None:
-        authorities = _certificates(files.clientAuthorities, "clientca")
-    if files.revocations is not None:
-        if not authorities:
-            raise EndpointError(f"crl={files.revocations}: of no use without clientca=PATH")
-        revocations = _revocationLists(files.revocations, authorities)
-    return Credentials(chain, key, authorities, revocations)
-
-
-def makeContext(credentials: Credentials) -> SSL.Context:
-    """
-    The OpenSSL side of it: TLS 1.2 and 1.3, no renegotiation, no compression, no resumption, client certificates
-    optional but verified.
-
-    Every certificate of a box's chain is looked up in its issuer's revocation list; a missing or expired list refuses
-    it, as with nginx and HAProxy.
-
-    @raise EndpointError: OpenSSL refuses what was read (e.g. a key that is too short)
-    """
-    # Not every constant and type is known to the published stubs.
-    library: Any = SSL
-    key: Any = credentials.key
-    context = SSL.Context(SSL.TLS_METHOD)
-    context.set_min_proto_version(SSL.TLS1_2_VERSION)
-    context.set_options(SSL.OP_NO_COMPRESSION | library.OP_NO_RENEGOTIATION | SSL.OP_NO_TICKET)
-    # Buffers of 16 KiB each way go back to the heap while a link is idle.
-    context.set_mode(SSL.MODE_RELEASE_BUFFERS | MODE_NO_AUTO_CHAIN)
-    context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
-    context.set_cipher_list(CIPHERS_TLS12)
-    try:
-        context.use_certificate(crypto.X509.from_cryptography(credentials.chain[0]))
-        for extra in credentials.chain[1:]:
-            context.add_extra_chain_cert(crypto.X509.from_cryptography(extra))
-        context.use_privatekey(crypto.PKey.from_cryptography_key(key))
-        context.check_privatekey()
-        if credentials.authorities:
-            _trust(context, credentials)
-    except (SSL.Error, crypto.Error, TypeError) as error:
-        raise EndpointError(f"OpenSSL refuses certificate or key: {opensslReason(error)}") from error
-    return context
-
-
-def _trust(context: SSL.Context, credentials: Credentials) -> None:
-    """
-    Ask boxes for a certificate, and verify it if they have one.
-    """
-    store: Any = context.get_cert_store()
-    for authority in credentials.authorities:
-        certificate = crypto.X509.from_cryptography(authority)
-        store.add_cert(certificate)
-        context.add_client_ca(certificate)
-    if credentials.revocations:
-        for listed in credentials.revocations:
-            store.add_crl(listed)
-        store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
-    context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_CLIENT_ONCE)
-
-
-def opensslReason(error: BaseException) -> str:
-    """
-    What OpenSSL says of a failure, in its own words.
-    """
-    first = error.args[0] if error.args else ""
-    if isinstance(first, list):
-        return "; ".join(entry[-1] for entry in first if entry[-1]) or type(error).__name__
-    return str(error) or type(error).__name__
+    stamps: list[Stamp]
+    made: _InUse | None = None
+    error: EndpointError | None = None
 
 
 @implementer(IOpenSSLServerConnectionCreator)
 class ReloadingCredentials:
     """
-    Gives every new link what the files hold now. Links that are open keep what they began with.
+    Gives every new link what the files hold now. Links that are open keep what they began with; whoever has to end some
+    of them asks to be told (L{onReload}) and looks at each (L{isRevoked}).
     """
 
     log = Logger()
 
-    def __init__(self, files: CredentialFiles, clock: IReactorTime) -> None:
+    def __init__(
+        self,
+        files: CredentialFiles,
+        reactor: Any,
+        inThread: Callable[..., Deferred[Any]] | None = None,
+    ) -> None:
         """
+        @param inThread: calls what blocks; the reactor's threads by default
         @raise EndpointError: see L{loadCredentials}
         """
         self.files = files
+        self._clock = reactor
+        self._inThread = inThread or (lambda *call: deferToThreadPool(reactor, reactor.getThreadPool(), *call))
+        self._lineage = Lineage()
+        self._told: list[Callable[[], None]] = []
+        self._timer: IDelayedCall | None = None
+        self._isRunning = False
         self._expired: frozenset[str] = frozenset()
-        self._clock = clock
-        self._seen = self._stamps()
-        self._credentials = loadCredentials(files)
-        self._context = makeContext(self._credentials)
-        self._nextPoll = clock.seconds() + POLL_INTERVAL
-        self._noteExpired()
+        self._seen = files.stamps()
+        self._use(self._make(loadCredentials(files)))
+
+    # For links.
 
     def serverConnectionForTLS(self, tlsProtocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """
         See L{IOpenSSLServerConnectionCreator.serverConnectionForTLS}.
         """
-        self._poll()
-        return SSL.Connection(self._context, None)
+        return SSL.Connection(self._inUse.contexts.initial, None)
+
+    def refusal(self, connection: SSL.Connection) -> str:
+        """
+        Judge a link whose handshake has just been done: OpenSSL does not, if a session was resumed, and does by what
+        was trusted when the link was accepted.
+
+        @return: why it may not come in; empty: it may
+        """
+        shown: Any = connection
+        certificate = shown.get_peer_certificate(as_cryptography=True)
+        if certificate is None:
+            return ""
+        # There is none of a resumed session.
+        verified = shown.get_verified_chain(as_cryptography=True)
+        if verified is not None:
+            self._lineage.note(verified)
+            if connection.get_context() in self._inUse.contexts.all:
+                return ""
+        return self._inUse.trust.refusal(certificate, datetime.now(UTC))
+
+    def isRevoked(self, certificate: x509.Certificate | crypto.X509) -> bool:
+        """
+        Whether an open link is to be ended that came in with a certificate: a new one would be refused now, for another
+        reason than that something has merely expired. In particular: it is on a revocation list of its issuer, or so is
+        an authority above it; or none of the authorities is above it any more.
+        """
+        if isinstance(certificate, crypto.X509):
+            certificate = certificate.to_cryptography()
+        return self._inUse.trust.refusal(certificate) != ""
+
+    # The files.
+
+    def onReload(self, told: Callable[[], None]) -> None:
+        """
+        Have something called each time that other files are in use.
+        """
+        self._told.append(told)
+
+    def start(self) -> None:
+        """
+        Look at the files every L{POLL_INTERVAL}, and replace the keys of tickets when they are L{TICKET_LIFETIME} old,
+        until L{stop}.
+        """
+        self._isRunning = True
+        self._timer = self._clock.callLater(POLL_INTERVAL, self._look)
+
+    def stop(self) -> None:
+        """
+        Look no more.
+        """
+        self._isRunning = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
 
     def reload(self) -> None:
         """
-        Read the files now.
+        Read the files now. Blocks.
 
         @raise EndpointError: they cannot be used; what was read before stays
         """
-        self._seen = self._stamps()
-        credentials = loadCredentials(self.files)
-        self._context = makeContext(credentials)
-        self._credentials = credentials
-        self._expired = frozenset()
-        self.log.info("{path}: certificates read again", path=self.files.certificate)
+        self._seen = self.files.stamps()
+        self._replace(self._make(loadCredentials(self.files)))
+
+    def _look(self) -> None:
+        self._timer = None
+        old = self._inUse.credentials if self._clock.seconds() - self._madeAt >= TICKET_LIFETIME else None
+        looked = self._inThread(self._lookInThread, self._seen, old)
+        looked.addCallback(self._looked)
+        looked.addErrback(lambda failure: self.log.failure("the certificates could not be looked at", failure))
+        looked.addCallback(self._again)
+
+    def _again(self, _: object) -> None:
+        if self._isRunning and self._timer is None:
+            self._timer = self._clock.callLater(POLL_INTERVAL, self._look)
+
+    def _lookInThread(self, seen: list[Stamp], old: Credentials | None) -> _Look:
+        """
+        @param old: what the new keys are for if the files are as they were; L{None}: none are due
+        """
+        stamps = self.files.stamps()
+        try:
+            if stamps != seen:
+                return _Look(stamps, self._make(loadCredentials(self.files)))
+        except EndpointError as error:
+            return _Look(stamps, error=error)
+        return _Look(stamps, None if old is None else self._make(old))
+
+    def _looked(self, look: _Look) -> None:
+        if not self._isRunning:
+            return
+        changed = look.stamps != self._seen
+        self._seen = look.stamps
+        if look.error is not None:
+            # Once, as what was seen is remembered: the next attempt waits for another change.
+            self.log.error("the certificates read before stay in use: {error}", error=str(look.error))
+        elif look.made is not None and changed:
+            self._replace(look.made)
+        elif look.made is not None:
+            self._use(look.made)
+        else:
+            self._noteExpired()
+
+    def _make(self, credentials: Credentials) -> _InUse:
+        trust = Trust(credentials.authorities, credentials.revocations, self._lineage)
+        return _InUse(credentials, makeContexts(credentials), trust, credentials.expiries())
+
+    def _use(self, made: _InUse) -> None:
+        self._inUse = made
+        self._madeAt = self._clock.seconds()
         self._noteExpired()
 
-    def _poll(self) -> None:
-        now = self._clock.seconds()
-        if now < self._nextPoll:
-            return
-        self._nextPoll = now + POLL_INTERVAL
-        if self._stamps() == self._seen:
-            self._noteExpired()
-            return
-        try:
-            self.reload()
-        except EndpointError as error:
-            # Once, as what was seen is remembered: the next attempt waits for another change.
-            self.log.error("the certificates read before stay in use: {error}", error=str(error))
+    def _replace(self, made: _InUse) -> None:
+        self._expired = frozenset()
+        self._use(made)
+        self.log.info("{path}: certificates read again", path=self.files.certificate)
+        for told in self._told:
+            try:
+                told()
+            except Exception:
+                self.log.failure("what follows from other certificates failed")
 
     def _noteExpired(self) -> None:
         """
@@ -231,83 +220,7 @@ class ReloadingCredentials:
         have nothing to do with a revocation list.
         """
         now = datetime.now(UTC)
-        for moment, what in self._credentials.expiries():
+        for moment, what in self._inUse.expiries:
             if moment <= now and what not in self._expired:
                 self._expired |= {what}
                 self.log.error("{path}: {what} has expired", path=self.files.certificate, what=what)
-
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        return [_stamp(path) for path in self.files.paths()]
-
-
-def _stamp(path: str) -> tuple[int, int, int] | None:
-    """
-    What tells one state of a file from the next; L{None} if it is not there.
-    """
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_mtime_ns, status.st_ino, status.st_size)
-
-
-def _read(path: str, what: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read()
-    except OSError as error:
-        raise EndpointError(f"{what}={path}: {error.strerror or error}") from error
-
-
-def _certificates(path: str, what: str) -> tuple[x509.Certificate, ...]:
-    data = _read(path, what)
-    return tuple(
-        _parsed(lambda: x509.load_pem_x509_certificates(data), path, what, "PEM certificates, or damaged ones")
-    )
-
-
-def _privateKey(path: str) -> PrivateKeyTypes:
-    data = _read(path, "key")
-    try:
-        return _parsed(lambda: load_pem_private_key(data, None), path, "key", "PEM private key, or a damaged one")
-    except TypeError as error:
-        raise EndpointError(f"key={path}: is encrypted; a key without a passphrase is needed") from error
-
-
-def _parsed(parse: Callable[[], Parsed], path: str, what: str, wanted: str) -> Parsed:
-    try:
-        return parse()
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise EndpointError(f"{what}={path}: holds no {wanted}") from error
-
-
-def _revocationLists(path: str, authorities: Sequence[x509.Certificate]) -> tuple[x509.CertificateRevocationList, ...]:
-    blocks = _CRL.findall(_read(path, "crl"))
-    if not blocks:
-        raise EndpointError(f"crl={path}: holds no PEM revocation list")
-    lists = _parsed(
-        lambda: [x509.load_pem_x509_crl(block) for block in blocks],
-        path,
-        "crl",
-        "PEM revocation lists, or damaged ones",
-    )
-    for authority in authorities:
-        # OpenSSL would refuse every box of an authority whose list is missing: better said at start.
-        if not any(_isListOf(listed, authority) for listed in lists):
-            name = authority.subject.rfc4514_string()
-            raise EndpointError(f"crl={path}: holds no revocation list signed by {name} of clientca")
-    return tuple(lists)
-
-
-def _isListOf(listed: x509.CertificateRevocationList, authority: x509.Certificate) -> bool:
-    if listed.issuer != authority.subject:
-        return False
-    try:
-        return listed.is_signature_valid(authority.public_key())  # type: ignore[arg-type]
-    except TypeError:
-        # A key of a kind that cannot sign.
-        return False
-
-
-def _publicBytes(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]

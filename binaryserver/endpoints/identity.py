@@ -10,6 +10,8 @@ from cryptography.x509 import Certificate
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 from twisted.internet.interfaces import ITransport
 
+from binaryserver.endpoints.tlslink import TlsLink
+
 
 class PeerIdentity(NamedTuple):
     """
@@ -41,6 +43,17 @@ def peerIdentity(transport: ITransport) -> PeerIdentity | None:
         # A subject that is no valid DER or text: OpenSSL is laxer here.
         return None
     return PeerIdentity(name, organization) if name and organization else None
+
+
+def isRevoked(transport: ITransport) -> bool:
+    """
+    Whether an open link is to be ended, as the certificate by which it came in would not let it in now. For links of
+    any kind. (L{binaryserver.endpoints.credentials.ReloadingCredentials.isRevoked})
+    """
+    if not isinstance(transport, TlsLink) or transport.getHandle() is None:
+        return False
+    shown = transport.getPeerCertificate()
+    return shown is not None and transport.factory.credentials.isRevoked(shown)
 
 
 def _only(certificate: Certificate, oid: ObjectIdentifier) -> str | None:

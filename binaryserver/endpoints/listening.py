@@ -7,6 +7,7 @@ From an endpoint string to something that listens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,7 @@ from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials, opensslReason
+from binaryserver.endpoints.door import Door
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.proxylink import ProxyFactory
 from binaryserver.endpoints.tlslink import TlsFactory
@@ -51,6 +53,7 @@ class ServerEndpoint:
     @ivar plain: listens without any of that
     @ivar credentials: TLS by these; L{None}: no TLS
     @ivar proxied: a PROXY protocol header comes first
+    @ivar door: what connections must pass before all else; L{None}: nothing
     """
 
     reactor: Any
@@ -59,6 +62,15 @@ class ServerEndpoint:
     proxied: bool = False
     handshakeTimeout: float = HANDSHAKE_TIMEOUT
     closeTimeout: float = CLOSE_TIMEOUT
+    door: Door | None = None
+
+    def onReload(self, told: Callable[[], None]) -> None:
+        """
+        Have something called each time that other certificates, authorities or revocation lists are in use. It then
+        asks of each of its links whether it L{binaryserver.endpoints.identity.isRevoked}.
+        """
+        if self.credentials is not None:
+            self.credentials.onReload(told)
 
     def wrap(self, factory: IProtocolFactory) -> IProtocolFactory:
         """
@@ -69,6 +81,8 @@ class ServerEndpoint:
             factory = TlsFactory(self.credentials, factory, self.reactor, self.handshakeTimeout, self.closeTimeout)
         if self.proxied:
             factory = ProxyFactory(factory, self.reactor, self.handshakeTimeout)
+        if self.door is not None:
+            factory = self.door.guard(factory, self.proxied)
         return factory
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[IListeningPort]:
@@ -84,17 +98,19 @@ def serverFromString(
     description: str,
     handshakeTimeout: float = HANDSHAKE_TIMEOUT,
     closeTimeout: float = CLOSE_TIMEOUT,
+    door: Door | None = None,
 ) -> ServerEndpoint:
     """
     Understand an endpoint string: Twisted's own, but C{tls:} and C{haproxy:} are ours (C{docs/endpoints.md}).
 
     @param handshakeTimeout: s, see L{HANDSHAKE_TIMEOUT}
     @param closeTimeout: s, see L{CLOSE_TIMEOUT}
+    @param door: what connections must pass before all else; L{None}: nothing
     @raise EndpointError: it cannot be understood, or a file that it names cannot be used
     """
     prefix, _, rest = description.partition(":")
     if prefix.lower() == "haproxy":
-        wrapped = serverFromString(reactor, rest, handshakeTimeout, closeTimeout)
+        wrapped = serverFromString(reactor, rest, handshakeTimeout, closeTimeout, door)
         if wrapped.credentials is not None or wrapped.proxied or rest.partition(":")[0].lower() == "ssl":
             raise EndpointError(f"{description!r}: haproxy: goes before tcp: only; for TLS write tls:...:proxy=yes")
         return replace(wrapped, proxied=True)
@@ -110,13 +126,14 @@ def serverFromString(
         raise EndpointError(f"{description!r} is no endpoint string: {opensslReason(error)}") from error
     if not isinstance(endpoint, ServerEndpoint):
         endpoint = ServerEndpoint(reactor, endpoint)
-    return replace(endpoint, handshakeTimeout=handshakeTimeout, closeTimeout=closeTimeout)
+    return replace(endpoint, handshakeTimeout=handshakeTimeout, closeTimeout=closeTimeout, door=door)
 
 
 @implementer(IPlugin, IStreamServerEndpointStringParser)
 class TlsServerParser:
     """
-    Understands C{PORT[:interface=ADDR][:backlog=N]:cert=PATH:key=PATH[:clientca=PATH][:crl=PATH][:proxy=yes]}.
+    Understands
+    C{PORT[:interface=ADDR][:backlog=N]:cert=PATH:key=PATH[:clientca=PATH][:crl=PATH][:sni=DIR][:proxy=yes]}.
     """
 
     prefix = PLUGIN_PREFIX
@@ -127,7 +144,7 @@ class TlsServerParser:
 
         @raise EndpointError: the arguments, or the files they name, cannot be used
         """
-        known = {"interface", "backlog", "cert", "key", "clientca", "crl", "proxy"}
+        known = {"interface", "backlog", "cert", "key", "clientca", "crl", "sni", "proxy"}
         unknown = sorted(set(kwargs) - known)
         if unknown:
             raise EndpointError(f"tls: {unknown[0]}= is unknown; known: {', '.join(sorted(known))}")
@@ -140,7 +157,8 @@ class TlsServerParser:
             raise EndpointError("tls: proxy= is yes or no")
         port = _number("the port", args[0], 65535)
         backlog = _number("backlog", kwargs.get("backlog", BACKLOG), 65535)
-        files = CredentialFiles(kwargs["cert"], kwargs["key"], kwargs.get("clientca"), kwargs.get("crl"))
+        named = (kwargs.get(name) for name in ("clientca", "crl", "sni"))
+        files = CredentialFiles(kwargs["cert"], kwargs["key"], *named)
         try:
             credentials = ReloadingCredentials(files, reactor)
         except EndpointError as error:

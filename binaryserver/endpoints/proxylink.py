@@ -11,8 +11,10 @@ from twisted.internet.interfaces import IAddress, IDelayedCall, IProtocolFactory
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 
+from binaryserver.endpoints.door import placeOf
 from binaryserver.endpoints.proxyheader import ProxyHeaderReader
 from binaryserver.errors import BadProxyHeader, PeerError, PeerTimeout
 
@@ -50,12 +52,18 @@ class ProxyLink(ProtocolWrapper):
         Become the link that the header tells of.
         """
         self._source, self._destination = source, destination
+        place = placeOf(self)
+        if place is not None and not place.admitsAddress(source):
+            self.abortConnection()
+            return
         protocol = self.factory.wrappedFactory.buildProtocol(self.getPeer())
         if protocol is None:
             self.abortConnection()
             return
         self.wrappedProtocol = protocol
         protocol.makeConnection(self)
+        if place is not None and not isinstance(protocol, TLSMemoryBIOProtocol):
+            place.handshakeDone()
         if rest and not self.disconnecting:
             protocol.dataReceived(rest)
 
@@ -74,6 +82,9 @@ class _HeaderStage(Protocol):
         self._deadline: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
+        place = placeOf(self.transport)
+        if place is not None:
+            place.handshakeBegan()
         self._deadline = self._factory.clock.callLater(self._factory.headerTimeout, self._timedOut)
 
     def dataReceived(self, data: bytes) -> None:

@@ -13,7 +13,6 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IHandshakeListener,
-    IOpenSSLServerConnectionCreator,
     IProtocolFactory,
     IReactorTime,
 )
@@ -23,7 +22,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory, TLSMemoryBIOProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.endpoints.credentials import opensslReason
+from binaryserver.endpoints.credentials import ReloadingCredentials, opensslReason
+from binaryserver.endpoints.door import placeOf
 from binaryserver.endpoints.errors import HandshakeFailed
 from binaryserver.endpoints.proxylink import ProxyLink
 from binaryserver.errors import PeerError, PeerTimeout
@@ -62,6 +62,16 @@ class TlsLink(TLSMemoryBIOProtocol):
             return
         for start in range(0, len(data), PIECE):
             super().write(data[start : start + PIECE])
+
+    def checkPeer(self) -> None:
+        """
+        To be called when the handshake is done, before anything is taken from the peer.
+
+        @raise HandshakeFailed: its certificate is not, or no longer, one that may come in
+        """
+        refusal = self.factory.credentials.refusal(self.getHandle())
+        if refusal:
+            raise HandshakeFailed(f"TLS handshake failed: {refusal}")
 
     def loseConnection(self) -> None:
         """
@@ -108,6 +118,9 @@ class _HandshakeStage(Protocol):
 
     def connectionMade(self) -> None:
         below = self.transport.transport
+        self._place = placeOf(below)
+        if self._place is not None:
+            self._place.handshakeBegan()
         now = self._factory.clock.seconds()
         waited = now - below.accepted if isinstance(below, ProxyLink) else 0.0
         self._deadline = self._factory.clock.callLater(
@@ -119,6 +132,14 @@ class _HandshakeStage(Protocol):
         See L{IHandshakeListener.handshakeCompleted}.
         """
         self._cancel()
+        if self._place is not None:
+            self._place.handshakeDone()
+        try:
+            self.transport.checkPeer()
+        except HandshakeFailed as error:
+            self._note(error)
+            self.transport.abortConnection()
+            return
         protocol = self._factory.wrappedFactory.buildProtocol(self._address)
         if protocol is None:
             self.transport.abortConnection()
@@ -157,7 +178,7 @@ class TlsFactory(TLSMemoryBIOFactory):
 
     def __init__(
         self,
-        credentials: IOpenSSLServerConnectionCreator,
+        credentials: ReloadingCredentials,
         wrapped: IProtocolFactory,
         clock: IReactorTime,
         handshakeTimeout: float,
@@ -168,9 +189,22 @@ class TlsFactory(TLSMemoryBIOFactory):
         @param closeTimeout: s that a closing link may take, with output that does not drain or a silent peer
         """
         super().__init__(credentials, False, wrapped, clock)
+        self.credentials = credentials
         self.clock = clock
         self.handshakeTimeout = handshakeTimeout
         self.closeTimeout = closeTimeout
+
+    def startFactory(self) -> None:
+        """
+        See L{Factory.startFactory}.
+        """
+        self.credentials.start()
+
+    def stopFactory(self) -> None:
+        """
+        See L{Factory.stopFactory}.
+        """
+        self.credentials.stop()
 
     def buildProtocol(self, addr: IAddress | None) -> TlsLink:
         """

@@ -9,12 +9,53 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.interfaces import IOpenSSLServerConnectionCreator, IReactorTime, ISSLTransport
-from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.interfaces import IHandshakeListener, IReactorTime, ISSLTransport
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.logger import Logger
 from twisted.protocols.policies import ProtocolWrapper
 from twisted.protocols.tls import TLSMemoryBIOProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
 
+from binaryserver.endpoints.credentials import ReloadingCredentials
+from binaryserver.endpoints.door import Place, placeOf
+from binaryserver.endpoints.errors import HandshakeFailed
 from binaryserver.endpoints.tlslink import TlsFactory, TlsLink
+
+
+@implementer(IHandshakeListener)
+class _UpgradeStage(Protocol):
+    """
+    Stands before the link's protocol until the handshake is done.
+    """
+
+    log = Logger()
+    link: TlsLink
+
+    def __init__(self, protocol: Protocol, place: Place | None) -> None:
+        self._protocol = protocol
+        self._place = place
+        if place is not None:
+            place.handshakeBegan()
+
+    def handshakeCompleted(self) -> None:
+        """
+        See L{IHandshakeListener.handshakeCompleted}.
+        """
+        if self._place is not None:
+            self._place.handshakeDone()
+        try:
+            self.link.checkPeer()
+        except HandshakeFailed as error:
+            self.log.info("{peer}: refused: {error}", peer=self.link.getPeer(), error=str(error))
+            self.link.abortConnection()
+            return
+        self.link.wrappedProtocol = self._protocol
+        if IHandshakeListener.providedBy(self._protocol):
+            self._protocol.handshakeCompleted()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._protocol.connectionLost(reason)
 
 
 class TlsUpgrade:
@@ -24,15 +65,17 @@ class TlsUpgrade:
 
     def __init__(
         self,
-        credentials: IOpenSSLServerConnectionCreator,
+        credentials: ReloadingCredentials,
         clock: IReactorTime,
         handshakeTimeout: float,
         closeTimeout: float,
     ) -> None:
         """
+        @param credentials: started and stopped by whoever made them
         @param handshakeTimeout: s for a handshake; the link that begins one keeps watch over it
         @param closeTimeout: s that a closing link may take
         """
+        self.credentials = credentials
         self.handshakeTimeout = handshakeTimeout
         self._factory = TlsFactory(credentials, Factory(), clock, handshakeTimeout, closeTimeout)
 
@@ -46,9 +89,13 @@ class TlsUpgrade:
         producer = getattr(below, "producer", None)
         if producer is not None:
             below.unregisterProducer()
-        link = TlsLink(self._factory, protocol, False)
+        place = placeOf(below)
+        stage = _UpgradeStage(protocol, place)
+        link = stage.link = TlsLink(self._factory, stage, False)
         if isinstance(below, ProtocolWrapper):
             below.wrappedProtocol = link
+        elif place is not None:
+            place.carry(link)
         else:
             below.protocol = link
         protocol.transport = link

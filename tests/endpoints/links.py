@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -66,6 +66,7 @@ class LinkTransport(StringTransport):
         super().__init__(peerAddress=PROXY_ADDRESS)
         self.aborted = False
         self.stuck = False
+        self.protocol: IProtocol | None = None
 
     def abortConnection(self) -> None:
         self.aborted = True
@@ -91,14 +92,16 @@ class Link:
     def __post_init__(self) -> None:
         protocol = self.factory.buildProtocol(PROXY_ADDRESS)
         assert protocol is not None
-        self.protocol = protocol
+        # As a connection of Twisted's has it.
+        self.protocol = self.transport.protocol = protocol
         protocol.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:
         """
         Bytes from the peer.
         """
-        self.protocol.dataReceived(data)
+        assert self.transport.protocol is not None
+        self.transport.protocol.dataReceived(data)
 
     def settle(self) -> None:
         """
@@ -111,19 +114,33 @@ class Link:
         """
         The connection below is gone.
         """
-        self.protocol.connectionLost(Failure(connectionDone.value))
+        assert self.transport.protocol is not None
+        self.transport.protocol.connectionLost(Failure(connectionDone.value))
 
 
 class MemoryPeer:
     """
     The peer's TLS.
+
+    @ivar carried: bytes, both ways
     """
 
-    def __init__(self, context: ssl.SSLContext, link: Link) -> None:
+    def __init__(
+        self,
+        context: ssl.SSLContext,
+        link: Link,
+        name: str | None = "localhost",
+        session: ssl.SSLSession | None = None,
+    ) -> None:
+        """
+        @param name: the server's, to ask for and to check; L{None}: neither
+        @param session: of an earlier link, to resume
+        """
         self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self.tls = context.wrap_bio(self._in, self._out, server_hostname="localhost")
+        self.tls = context.wrap_bio(self._in, self._out, server_hostname=name, session=session)
         self.link = link
         self.received = b""
+        self.carried = 0
 
     def handshake(self) -> None:
         """
@@ -146,7 +163,9 @@ class MemoryPeer:
         data = self._out.read()
         if data:
             self.link.receive(data)
-        self._in.write(self.link.transport.value())
+        answer = self.link.transport.value()
+        self.carried += len(data) + len(answer)
+        self._in.write(answer)
         self.link.transport.clear()
 
     def write(self, data: bytes) -> None:

@@ -14,6 +14,7 @@ from twisted.plugin import getPlugins
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface.verify import verifyObject
 
+from binaryserver.endpoints.door import Door, DoorCounts, DoorFactory, DoorLimits
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.listening import PLUGIN_PREFIX, ServerEndpoint, TlsServerParser, serverFromString
 from binaryserver.endpoints.proxylink import ProxyFactory
@@ -135,6 +136,44 @@ class ListeningTests(SynchronousTestCase):
         endpoint = serverFromString(self.reactor, f"tls:0:{self.files}:proxy=yes")
         outer: Any = endpoint.wrap(RecordingFactory())
         self.assertEqual((type(outer), type(outer.wrappedFactory)), (ProxyFactory, TlsFactory))
+
+    def test_door(self) -> None:
+        """
+        The door is before all else, of every kind of listener, and knows whose address is announced.
+        """
+        door = Door(self.reactor, DoorLimits(), DoorCounts())
+        for description in (
+            "tcp:1883",
+            "haproxy:tcp:1883",
+            f"tls:8883:{self.files}",
+            f"tls:8883:{self.files}:proxy=yes",
+        ):
+            endpoint = serverFromString(self.reactor, description, door=door)
+            outer: Any = endpoint.wrap(RecordingFactory())
+            self.assertIsInstance(outer, DoorFactory)
+            self.assertEqual(outer._isProxied, "proxy" in description)
+
+    def test_names(self) -> None:
+        """
+        A folder of certificates for other names.
+        """
+        os.mkdir(f"{self.directory}/names")
+        error = self.assertRaises(
+            EndpointError, serverFromString, self.reactor, f"tls:8883:{self.files}:sni={self.directory}/names"
+        )
+        self.assertIn(f"tls: sni={self.directory}/names: holds no file *.pem", str(error))
+
+    def test_onReload(self) -> None:
+        """
+        Whoever asks an endpoint is told of its files; one without files has nothing to tell.
+        """
+        told: list[int] = []
+        for description in ("tcp:1883", f"tls:8883:{self.files}"):
+            endpoint = serverFromString(self.reactor, description)
+            endpoint.onReload(lambda: told.append(1))
+        assert endpoint.credentials is not None
+        endpoint.credentials.reload()
+        self.assertEqual(told, [1])
 
     def test_bad(self) -> None:
         """

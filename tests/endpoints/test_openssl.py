@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import shutil
 import socket
+import struct
 from datetime import timedelta
 from typing import Any
 
@@ -15,12 +16,14 @@ from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.error import ProcessDone
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, ProcessProtocol, Protocol, connectionDone
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.protocols.portforward import ProxyFactory, ProxyServer
 from twisted.python.failure import Failure
 from twisted.trial.unittest import TestCase
 
+from binaryserver.endpoints import door
+from binaryserver.endpoints.door import Door, DoorCounts, DoorLimits
 from binaryserver.endpoints.identity import peerIdentity
 from binaryserver.endpoints.listening import serverFromString
 from tests.certificates import Authority, Issued, replaceFile
@@ -161,7 +164,7 @@ class OpensslTests(TestCase):
         return path
 
     @inlineCallbacks
-    def listen(self, extra: str = "", **limits: float) -> Any:
+    def listen(self, extra: str = "", **limits: Any) -> Any:
         """
         Start the listener.
         """
@@ -290,16 +293,109 @@ class OpensslTests(TestCase):
     @inlineCallbacks
     def test_resumption(self) -> Any:
         """
-        Every handshake is a full one, so that no revoked certificate lives on in a session.
+        A session is resumed with either version, and the box is who its certificate says, which it does not show again.
+        Once that is revoked, the session from before does not let it in.
         """
         yield self.listen()
         for version in ("-tls1_2", "-tls1_3"):
             session = f"{self.directory}/session{version}"
-            yield self.greeted(b"862123/fleet", version, "-sess_out", session, issued=self.box)
-            if os.path.exists(session):
-                output = yield self.greeted(b"862123/fleet", version, "-sess_in", session, issued=self.box)
-                self.assertIn(b"\nNew, ", output)
-                self.assertNotIn(b"Reused", output)
+            output = yield self.greeted(b"862123/fleet", version, "-sess_out", session, issued=self.box)
+            self.assertIn(b"\nNew, ", output)
+            output = yield self.greeted(b"862123/fleet", version, "-sess_in", session, issued=self.box)
+            self.assertIn(b"\nReused, ", output)
+        yield self.revoke(self.box)
+        for version in ("-tls1_2", "-tls1_3"):
+            output = yield self.refused(version, "-sess_in", f"{self.directory}/session{version}", issued=self.box)
+            self.assertIn(b"alert certificate revoked", output)
+            # Nor without the certificate, by the session alone: it is not resumed.
+            output = yield self.greeted(b"nobody", version, "-sess_in", f"{self.directory}/session{version}")
+            self.assertNotIn(b"\nReused, ", output)
+
+    def revoke(self, *revoked: Issued) -> Deferred[None]:
+        """
+        Fires once the listener says that it knows.
+        """
+        told: Deferred[None] = Deferred()
+        self.endpoint.onReload(lambda: None if told.called else told.callback(None))
+        self.put("crl.pem", self.root.revoke(revoked))
+        return told.addTimeout(WAIT, reactor)
+
+    @inlineCallbacks
+    def test_names(self) -> Any:
+        """
+        The certificate of the name that is asked for, wildcards and others, to either version.
+        """
+        os.mkdir(f"{self.directory}/names")
+        for name in ("one.example", "*.two.example"):
+            issued = self.root.issueServer(name)
+            self.put(f"names/{name[2:]}.pem", issued.certificatePem() + issued.keyPem())
+        yield self.listen(f":sni={self.directory}/names")
+        for version in ("-tls1_2", "-tls1_3"):
+            for asked, shown in (
+                ("one.example", b"one.example"),
+                ("a.two.example", b"*.two.example"),
+                ("x", b"localhost"),
+            ):
+                output = yield self.greeted(b"862123/fleet", version, "-servername", asked, issued=self.box)
+                self.assertIn(b"subject=CN = " + shown + b"\n", output)
+
+    @inlineCallbacks
+    def test_door(self) -> Any:
+        """
+        One connection too many is closed without a byte, and its place is free once another one has gone, whether by a
+        close or by a reset.
+        """
+        counts = DoorCounts()
+        yield self.listen(door=Door(Clock(), DoorLimits(links=1), counts))
+        client = self.start()
+        yield client.awaitText(b"hello")
+        got = yield self.exchange(MQTT_CONNECT)
+        self.assertEqual((got, counts.refusedLinks), (b"", 1))
+        client.kill()
+        yield client.awaitEnd()
+        for _ in range(200):
+            if not counts.links:
+                break
+            yield deferLater(reactor, 0.05, lambda: None)
+        yield self.greeted(b"nobody")
+
+    @inlineCallbacks
+    def test_resets(self) -> Any:
+        """
+        However many connections are reset, and wherever in their handshake, each gives its place back.
+        """
+        counts = DoorCounts()
+        yield self.listen(":proxy=yes", door=Door(Clock(), DoorLimits(), counts))
+        hello = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"
+
+        def flood() -> None:
+            for number in range(200):
+                with socket.create_connection(("127.0.0.1", self.port), WAIT) as bare:
+                    bare.sendall((b"", V2_TLVS[:20], V2_TLVS, V2_TLVS + hello, MQTT_CONNECT)[number % 5])
+                    bare.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+        yield deferToThread(flood)
+        for _ in range(200):
+            if not counts.links:
+                break
+            yield deferLater(reactor, 0.05, lambda: None)
+        self.assertEqual((counts.links, counts.handshakes, self.links.made), (0, 0, 0))
+
+    @inlineCallbacks
+    def test_slowHandshakes(self) -> Any:
+        """
+        While some are silent others wait, and get in once those are ended.
+        """
+        self.patch(door, "PATIENCE", 0.3)
+        counts = DoorCounts()
+        clock: Any = reactor
+        yield self.listen(door=Door(clock, DoorLimits(handshakes=3), counts))
+        silent = [socket.create_connection(("127.0.0.1", self.port), WAIT) for _ in range(20)]
+        for one in silent:
+            self.addCleanup(one.close)
+        yield self.greeted(b"862123/fleet", issued=self.box)
+        self.assertGreater(counts.slowHandshakes, 0)
+        self.assertGreater(counts.pauses, 0)
 
     @inlineCallbacks
     def test_clientCertificates(self) -> Any:
@@ -319,9 +415,7 @@ class OpensslTests(TestCase):
         """
         yield self.listen()
         yield self.greeted(b"862123/fleet", issued=self.box)
-        self.put("crl.pem", self.root.revoke([self.box]))
-        assert self.endpoint.credentials is not None
-        self.endpoint.credentials.reload()
+        yield self.revoke(self.box)
         output = yield self.refused(issued=self.box)
         self.assertIn(b"alert certificate revoked", output)
         yield self.greeted(b"862124/fleet", issued=self.root.issueClient("862124", "fleet"))
