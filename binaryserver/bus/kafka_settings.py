@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl
 
 from binaryserver.errors import ConfigError
 from binaryserver.plugins import BackEndContext
+from binaryserver.secretvalues import readSecret, withoutSecrets
 
 _SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -69,7 +70,9 @@ _PRODUCER_ONLY = frozenset(
 )
 
 
-_SECRET = re.compile(r"((?:password|secret)[^=&]*=)[^&]*", re.IGNORECASE)
+_PASSWORD = "sasl.password"
+_PASSWORD_FILE = "password-file"
+"""Ours: a file whose one line is the password."""
 
 
 class KafkaSettings:
@@ -84,13 +87,13 @@ class KafkaSettings:
         """
         @raise ConfigError: C{spec} cannot be understood
         """
-        self.shown = shown = _SECRET.sub(r"\1***", spec)
+        self.shown = shown = withoutSecrets(spec)
         rest = spec.partition("://")[2]
         self.servers, _, query = rest.partition("?")
         for server in self.servers.rstrip("/").split(","):
             match = _SERVER.fullmatch(server)
             if match is None or not 0 < int(match[2]) < 65536:
-                raise ConfigError(context.option, f"{shown!r}: {server!r} is not HOST:PORT")
+                raise ConfigError(context.option, f"{shown!r}: the servers are not HOST:PORT[,HOST:PORT...]")
         self.servers = self.servers.rstrip("/")
         self._options: dict[str, Any] = dict(_DEFAULTS)
         try:
@@ -102,6 +105,10 @@ class KafkaSettings:
         for name, value in given:
             if name in _OURS:
                 raise ConfigError(context.option, f"{shown!r}: {name} cannot be set: {_OURS[name]}")
+            if name == _PASSWORD_FILE:
+                if any(other == _PASSWORD for other, _ in given):
+                    raise ConfigError(context.option, f"{shown!r}: {_PASSWORD} and {name} do not go together")
+                name, value = _PASSWORD, readSecret(value, context.option, name)
             self._options[name] = value
         self.isDebugged = "debug" in self._options
         try:

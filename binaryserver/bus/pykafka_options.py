@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from binaryserver.errors import ConfigError
+from binaryserver.secretvalues import withoutSecrets
 
 OPTIONS = (
     "request.timeout.ms",
@@ -65,13 +66,14 @@ def parseSpec(spec: str, option: str) -> Settings:
     """
     scheme, separator, rest = spec.partition("://")
     if scheme.lower() != "pykafka" or not separator:
-        raise ConfigError(option, f"{spec!r} is not of the form pykafka://HOST:PORT[,HOST:PORT...][?option=value]")
+        form = "pykafka://HOST:PORT[,HOST:PORT...][?option=value]"
+        raise ConfigError(option, f"{withoutSecrets(spec)!r} is not of the form {form}")
     hosts, _, query = rest.partition("?")
     seeds = tuple(_address(host, option) for host in hosts.rstrip("/").split(","))
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
-        raise ConfigError(option, f"{query!r} is not of the form option=value[&option=value...]") from error
+        raise ConfigError(option, "what follows the ? is not of the form option=value[&option=value...]") from error
     given = dict(pairs)
     for name, _value in pairs:
         if name not in OPTIONS:
@@ -87,6 +89,8 @@ def parseSpec(spec: str, option: str) -> Settings:
 def _address(text: str, option: str) -> Address:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
+    if "@" in text:
+        raise ConfigError(option, "pykafka: knows no user and no password")
     if not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
         raise ConfigError(option, f"{text!r} is not of the form HOST:PORT")
     return Address(host, int(port))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from binaryserver.errors import ConfigError
-from binaryserver.session.redissettings import OPTIONS, RedisSettings, parseSpec
+from binaryserver.session.redissettings import OPTIONS, RedisSettings, isPasswordTorn, parseSpec
 from binaryserver.transcode.cloudconnect_layout import Kind
 
 FORM = "rqueue://[[USER]:PASSWORD@]HOST:PORT/DB[?option=value[&option=value...]]"
@@ -63,7 +63,7 @@ def parseRQueue(spec: str, option: str) -> RQueueSettings:
         pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
     except ValueError:
         raise ConfigError(option, f"the form is {FORM}") from None
-    if parts.scheme not in _SCHEMES:
+    if parts.scheme not in _SCHEMES or isPasswordTorn(parts):
         raise ConfigError(option, f"the form is {FORM}")
     known = (*OPTIONS, *_OWN)
     for name, _ in pairs:

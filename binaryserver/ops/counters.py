@@ -16,7 +16,8 @@ class Counters:
     All counts since the process started.
 
     @ivar connects: links that became a box's
-    @ivar refusals: CONNECTs answered with a refusal
+    @ivar refusals: CONNECTs and headers answered with a refusal
+    @ivar refusalReasons: of those that were the peer's fault, by reason
     @ivar violations: links closed because the peer broke the protocol or was too slow
     @ivar tracks: tracks sent to the bus
     @ivar messages: messages of boxes sent to the bus
@@ -33,6 +34,7 @@ class Counters:
 
     connects: int = 0
     refusals: int = 0
+    refusalReasons: dict[str, int] = field(default_factory=dict)
     violations: int = 0
     tracks: int = 0
     messages: int = 0

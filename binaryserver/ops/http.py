@@ -1,11 +1,11 @@
 """
-The HTTP side: health, the bus read back, and messages for boxes.
+The HTTP side: health, the bus read back, messages for boxes, changes of the directory, and what is kept of a box.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.logger import Logger
@@ -17,8 +17,14 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
 from binaryserver.interfaces import IBus, ISessionStore
-from binaryserver.ops.body import JSON, MAX_BODY, Bodies, Body, NoBody, mediaType
-from binaryserver.ops.messages import Ask, Outlet, Posted
+from binaryserver.model import BoxKey
+from binaryserver.ops.access import Access, Denied
+from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
+from binaryserver.ops.changes import parseChange, tellChange
+from binaryserver.ops.erasing import Eraser, parseErase
+from binaryserver.ops.messages import Ask, sendMessage
+from binaryserver.ops.outlet import Outlet, Posted
+from binaryserver.ops.pages import Folder, GetPage, Missing, PostPage
 from binaryserver.ops.problem import problem, sendProblem
 from binaryserver.ops.tail import Tail, TailQuery
 
@@ -58,7 +64,9 @@ class _Request(Request):
         # The request itself has none before it is whole.
         channel: Any = self.channel
         site: _Site = channel.site
-        self.content = site.bodies.body() if mediaType(self) == JSON else NoBody()
+        # Of somebody who may do nothing here, nothing is kept.
+        isKept = mediaType(self) == JSON and site.access.judge(self) is None
+        self.content = site.bodies.body() if isKept else NoBody()
 
     def process(self) -> None:
         """
@@ -81,86 +89,36 @@ class _Request(Request):
         return reason
 
 
-class _Missing(Resource):
-    """
-    Nothing is here, nor below.
-    """
-
-    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
-        """
-        See L{Resource.getChild}.
-        """
-        return self
-
-    def render(self, request: Request) -> bytes:
-        """
-        See L{Resource.render}.
-        """
-        return problem(request, 404, "there is nothing here")
-
-
-class _Folder(_Missing):
-    """
-    Only what it was given is here.
-    """
-
-    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
-        """
-        See L{Resource.getChild}.
-        """
-        return _Missing()
-
-
-class _Page(_Folder):
-    """
-    One that answers GET and nothing else.
-    """
-
-    def render(self, request: Request) -> Any:
-        """
-        See L{Resource.render}.
-        """
-        if request.method not in (b"GET", b"HEAD"):
-            request.setHeader("allow", "GET, HEAD")
-            return problem(request, 405, "only GET and HEAD")
-        return self.answer(request)
-
-    def answer(self, request: Request) -> Any:
-        """
-        Answer a GET.
-        """
-        raise NotImplementedError
-
-
-class _Livez(_Page):
+class _Livez(GetPage):
     """
     C{/livez}: the reactor turns.
     """
 
     def answer(self, request: Request) -> bytes:
         """
-        See L{_Page.answer}.
+        See L{GetPage.answer}.
         """
         request.setHeader("content-type", "application/json")
         request.setHeader("cache-control", "no-store")
         return b'{"status": "ok"}\n'
 
 
-class _TailPage(_Page):
+class _TailPage(GetPage):
     """
     C{/api/tail}: events, one JSON object a line.
     """
 
-    def __init__(self, bus: IBus, topics: Topics, clock: Any) -> None:
+    def __init__(self, bus: IBus, topics: Topics, clock: Any, published: Callable[[BoxKey], BoxKey]) -> None:
         super().__init__()
         self._bus = bus
         self._topics = topics
+        self._published = published
         self._clock = clock
         self._open: set[Tail] = set()
 
     def answer(self, request: Request) -> Any:
         """
-        See L{_Page.answer}.
+        See L{GetPage.answer}.
         """
         try:
             query = TailQuery.parse(request.args or {}, self._topics)
@@ -173,7 +131,7 @@ class _TailPage(_Page):
         request.setHeader("cache-control", "no-store")
         if request.method == b"HEAD":
             return b""
-        tail = Tail(request, self._bus, self._topics, query, self._clock)
+        tail = Tail(request, self._bus, self._topics, query, self._clock, self._published)
         self._open.add(tail)
         tail.start().addBoth(lambda _: self._open.discard(tail))
         return NOT_DONE_YET
@@ -186,42 +144,135 @@ class _TailPage(_Page):
             tail.end()
 
 
-class _MessagesPage(_Folder):
+class _MessagesPage(PostPage):
     """
     C{/api/messages}: takes messages for boxes.
     """
 
-    def __init__(self, outlet: Outlet, clock: Any, nowMs: Callable[[], int]) -> None:
+    def __init__(self, outlet: Outlet, store: ISessionStore, topic: str, clock: Any, nowMs: Callable[[], int]) -> None:
         super().__init__()
         self._outlet = outlet
+        self._store = store
+        self._topic = topic
         self._clock = clock
         self._nowMs = nowMs
+
+    def take(self, request: Request, body: bytes) -> Any:
+        """
+        See L{PostPage.take}.
+        """
+        ask = Ask.parse(body, self._nowMs())
+        late = f"message {ask.id} may or may not be published: the bus did not take it"
+        Posted(request, self._clock, 202, late).run(sendMessage(ask, self._outlet, self._store, self._topic))
+        return NOT_DONE_YET
+
+
+class _ChangesPage(PostPage):
+    """
+    C{/api/directory/changes}: takes word of what has changed in the directory.
+    """
+
+    def __init__(self, outlet: Outlet, topic: str, clock: Any) -> None:
+        super().__init__()
+        self._outlet = outlet
+        self._topic = topic
+        self._clock = clock
+
+    def take(self, request: Request, body: bytes) -> Any:
+        """
+        See L{PostPage.take}.
+        """
+        change = parseChange(body)
+        late = "the change may or may not be published: the bus did not take it"
+        Posted(request, self._clock, 202, late).run(tellChange(change, self._outlet, self._topic))
+        return NOT_DONE_YET
+
+
+class _BoxesFolder(Folder):
+    """
+    C{/api/boxes}: below it, each box by its asset.
+    """
+
+    def __init__(self, eraser: Eraser, clock: Any) -> None:
+        super().__init__()
+        self._eraser = eraser
+        self._clock = clock
+
+    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
+        """
+        See L{Resource.getChild}.
+        """
+        return _BoxPage(self._eraser, self._clock, path) if path else Missing()
+
+
+class _BoxPage(Folder):
+    """
+    C{/api/boxes/ASSET}: of which DELETE removes what is kept.
+    """
+
+    def __init__(self, eraser: Eraser, clock: Any, asset: bytes) -> None:
+        super().__init__()
+        self._eraser = eraser
+        self._clock = clock
+        self._asset = asset
 
     def render(self, request: Request) -> Any:
         """
         See L{Resource.render}.
         """
-        if request.method != b"POST":
-            request.setHeader("allow", "POST")
-            return problem(request, 405, "only POST")
-        if request.requestHeaders.hasHeader(b"origin"):
-            # Browsers name the page that asks, and there is no page that should.
-            return problem(request, 403, "messages are not taken from web pages")
-        body = request.content
-        if not isinstance(body, Body):
-            return problem(request, 415, "the body is to be application/json")
-        if body.status == 413:
-            return problem(request, 413, f"the body has more than {MAX_BODY} bytes")
-        if body.status:
-            request.setHeader("retry-after", "5")
-            return problem(request, body.status, "too many bodies are on their way already")
+        if request.method != b"DELETE":
+            request.setHeader("allow", "DELETE")
+            return problem(request, 405, "only DELETE")
         try:
-            ask = Ask.parse(body.getvalue(), self._nowMs())
+            box = parseErase(self._asset, request.args or {})
         except ValueError as error:
             return problem(request, 400, str(error))
-        body.close()
-        Posted(request, ask, self._clock).run(self._outlet.send)
+        late = f"box {box.asset} may or may not be erased; ask again: it was not done"
+        Posted(request, self._clock, 200, late).run(self._eraser.erase(box))
         return NOT_DONE_YET
+
+
+class _Guarded(Folder):
+    """
+    Nothing below it is for everybody, nor is what is not there.
+    """
+
+    def __init__(self, access: Access) -> None:
+        super().__init__()
+        self._access = access
+
+    def getChildWithDefault(self, path: bytes, request: Request) -> Resource:
+        """
+        See L{Resource.getChildWithDefault}.
+        """
+        denied = self._access.judge(request)
+        return super().getChildWithDefault(path, request) if denied is None else _Denied(self._access, denied)
+
+    def render(self, request: Request) -> Any:
+        """
+        See L{Resource.render}.
+        """
+        denied = self._access.judge(request)
+        return super().render(request) if denied is None else self._access.deny(request, denied)
+
+
+class _Denied(Resource):
+    """
+    What a request finds that may not be served.
+    """
+
+    isLeaf = True
+
+    def __init__(self, access: Access, denied: Denied) -> None:
+        super().__init__()
+        self._access = access
+        self._why = denied
+
+    def render(self, request: Request) -> Any:
+        """
+        See L{Resource.render}.
+        """
+        return self._access.deny(request, self._why)
 
 
 class _Site(Site):
@@ -229,6 +280,7 @@ class _Site(Site):
     The site of C{--http}.
 
     @ivar bodies: of the requests that are coming
+    @ivar access: who may ask
     """
 
     # Itself, without Twisted's wrapper that would negotiate HTTP/2.
@@ -237,6 +289,7 @@ class _Site(Site):
     noisy = False
     tails: _TailPage
     bodies: Bodies
+    access: Access
 
     def stopFactory(self) -> None:
         """
@@ -251,12 +304,19 @@ class _Site(Site):
         """
 
 
+def _unchanged(box: BoxKey) -> BoxKey:
+    return box
+
+
 def makeSite(
     bus: IBus,
     store: ISessionStore,
     topics: Topics,
     clock: Any,
     nowMs: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    access: Access | None = None,
+    published: Callable[[BoxKey], BoxKey] = _unchanged,
+    elsewhere: Sequence[str] = (),
 ) -> Site:
     """
     The site of C{--http}.
@@ -265,13 +325,23 @@ def makeSite(
     @param store: likewise
     @param clock: the reactor
     @param nowMs: gives the Unix time, ms
+    @param access: who may ask for anything but its health; L{None}: everybody, under loopback's names
+    @param published: the name that a box's events may have beside its own: its pseudonym, if it can have any
+    @param elsewhere: where else events of boxes are, each as words for a person
     """
-    root, api = _Folder(), _Folder()
+    root, directory = Folder(), Folder()
+    access = access or Access(clock)
+    api = _Guarded(access)
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
     site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
     site.bodies = Bodies()
-    site.tails = _TailPage(bus, topics, clock)
+    site.access = access
+    site.tails = _TailPage(bus, topics, clock, published)
+    outlet = Outlet(bus)
     api.putChild(b"tail", site.tails)
-    api.putChild(b"messages", _MessagesPage(Outlet(bus, store, topics.downlink), clock, nowMs))
+    api.putChild(b"messages", _MessagesPage(outlet, store, topics.downlink, clock, nowMs))
+    api.putChild(b"boxes", _BoxesFolder(Eraser(bus, store, topics, published, elsewhere), clock))
+    api.putChild(b"directory", directory)
+    directory.putChild(b"changes", _ChangesPage(outlet, topics.directory, clock))
     return site

@@ -5,7 +5,7 @@ Events of the bus as JSON lines, for as long as somebody reads them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from google.protobuf.json_format import MessageToDict
@@ -20,7 +20,7 @@ from zope.interface import implementer
 from binaryserver.bus.topics import Topics
 from binaryserver.errors import BinaryServerError, BusUnavailable
 from binaryserver.interfaces import IBus, IBusReader
-from binaryserver.model import StoredRecord
+from binaryserver.model import BoxKey, StoredRecord
 from binaryserver.ops.problem import sendProblem
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.transcode.downlink import RejectedMessage, readDownlink
@@ -38,7 +38,7 @@ class TailQuery(NamedTuple):
     What is asked for.
 
     @ivar topics: full names
-    @ivar asset: only this one's; empty: any
+    @ivar asset: only this one's, under its own name or its pseudonym; empty: any
     @ivar account: likewise
     @ivar fromStart: from the first record that is kept; else from now on
     @ivar follow: go on when all is read
@@ -84,12 +84,16 @@ class TailQuery(NamedTuple):
             flags[given.get("follow", ["1"])[-1]],
         )
 
-    def matches(self, key: bytes) -> bool:
+    def matches(self, key: bytes, published: Callable[[BoxKey], BoxKey]) -> bool:
         """
         Whether a record of that key is asked for.
+
+        @param published: the name that a box's events may have beside its own
         """
         account, _, asset = key.decode("utf-8", "replace").partition("/")
-        return (not self.asset or asset == self.asset) and (not self.account or account == self.account)
+        if self.account and account != self.account:
+            return False
+        return self.asset in ("", asset) or asset == published(BoxKey(account, self.asset)).asset
 
 
 def recordToJson(record: StoredRecord, topics: Topics) -> str:
@@ -108,6 +112,8 @@ def recordToJson(record: StoredRecord, topics: Topics) -> str:
 def _parse(record: StoredRecord, topics: Topics) -> Any:
     if record.topic == topics.downlink:
         return readDownlink(record)
+    if record.topic == topics.directory:
+        return cloudnext_pb2.DirectoryChange.FromString(record.value)
     return (cloudnext_pb2.Reject if record.topic == topics.rejects else cloudnext_pb2.Event).FromString(record.value)
 
 
@@ -119,8 +125,20 @@ class Tail:
 
     log = Logger()
 
-    def __init__(self, request: Request, bus: IBus, topics: Topics, query: TailQuery, clock: Any) -> None:
+    def __init__(
+        self,
+        request: Request,
+        bus: IBus,
+        topics: Topics,
+        query: TailQuery,
+        clock: Any,
+        published: Callable[[BoxKey], BoxKey],
+    ) -> None:
+        """
+        @param published: see L{TailQuery.matches}
+        """
         self._request = request
+        self._published = published
         self._bus = bus
         self._topics = topics
         self._query = query
@@ -149,7 +167,7 @@ class Tail:
             self._request.write(b"")
             while not self._isGone and (self._query.follow or not reader.caughtUp):
                 for record in await reader.read(_BATCH):
-                    if self._query.matches(record.key):
+                    if self._query.matches(record.key, self._published):
                         await self._send(f"{recordToJson(record, self._topics)}\n".encode())
         finally:
             await self._closeReader()

@@ -10,7 +10,12 @@ from binaryserver.errors import ConfigError
 from binaryserver.options import OFF, Setting, SettingsOptions
 
 SETTINGS: Final = (
-    Setting("rqueue", "text", "", "Where events come from: rqueue://[:PASSWORD@]HOST:PORT/DB (rqueues:// with TLS)."),
+    Setting(
+        "rqueue",
+        "text",
+        "",
+        "Where events come from: rqueue://HOST:PORT/DB[?password-file=PATH] (rqueues:// with TLS).",
+    ),
     Setting(
         "bus",
         "text",

@@ -1,17 +1,23 @@
 """
-C{binaryserver-ctl}: asks a gateway over its HTTP side, sends messages to boxes, and makes topics.
+C{binaryserver-ctl}: asks a gateway over its HTTP side, sends messages to boxes, tells what changed in the directory,
+erases boxes, hashes their secrets, and makes topics.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from binaryserver.bus.topics import DEFAULT_PREFIX, Topics
-from binaryserver.tools import ctl_send, ctl_tail, ctl_topics
+from binaryserver.secretvalues import holdsSecret
+from binaryserver.tools import ctl_directory, ctl_erase, ctl_secret, ctl_send, ctl_tail, ctl_topics
+from binaryserver.tools.ctl_http import addHttpOptions
 
-DEFAULT_HTTP = "http://127.0.0.1:8080"
+_Commands = Any
+"""What C{argparse} adds commands to; it has no public name."""
 
 
 def makeParser() -> argparse.ArgumentParser:
@@ -20,22 +26,31 @@ def makeParser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="binaryserver-ctl",
-        description="See what a binaryserver gateway publishes, send messages to its boxes, and prepare its bus.",
+        description="See what a binaryserver gateway publishes, send messages to its boxes, tell it what changed in "
+        "the directory, erase boxes, hash their secrets, and prepare its bus.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _addTail(commands)
+    _addSend(commands)
+    _addDirectory(commands)
+    _addErase(commands)
+    _addSecret(commands)
+    _addTopics(commands)
+    return parser
 
+
+def _addTail(commands: _Commands) -> None:
     tail = commands.add_parser(
         "tail",
         help="print events as they are published",
         description="Print the events that the gateway has published: from now on, or all that its bus still keeps.",
     )
-    tail.add_argument("--http", default=DEFAULT_HTTP, metavar="URL", help="the gateway's HTTP side [%(default)s]")
     tail.add_argument(
         "--topic",
         action="append",
         default=[],
         metavar="T",
-        help=f"only this topic ({', '.join(Topics._fields)}); repeatable [all but downlink]",
+        help=f"only this topic ({', '.join(Topics._fields)}); repeatable [all but downlink and directory]",
     )
     tail.add_argument("--asset", default="", metavar="A", help="only events of this box")
     tail.add_argument("--account", default="", metavar="NAME", help="only events of this account's boxes")
@@ -44,8 +59,11 @@ def makeParser() -> argparse.ArgumentParser:
     )
     tail.add_argument("--no-follow", action="store_true", help="end when everything that is there has been printed")
     tail.add_argument("--json", action="store_true", help="one JSON object a line, in the cloud protobuf's field names")
+    addHttpOptions(tail)
     tail.set_defaults(run=ctl_tail.run)
 
+
+def _addSend(commands: _Commands) -> None:
     send = commands.add_parser(
         "send",
         help="send a message to a box",
@@ -77,12 +95,73 @@ def makeParser() -> argparse.ArgumentParser:
     send.add_argument(
         "--timeout", type=_seconds, default=60.0, metavar="S", help="wait no longer than S seconds [%(default)g]"
     )
-    send.add_argument("--http", default=DEFAULT_HTTP, metavar="URL", help="the gateway's HTTP side [%(default)s]")
     send.add_argument(
         "--json", action="store_true", help="print the gateway's answer and the final status, one JSON object a line"
     )
+    addHttpOptions(send)
     send.set_defaults(run=ctl_send.run)
 
+
+def _addDirectory(commands: _Commands) -> None:
+    directory = commands.add_parser(
+        "directory", help="tell what changed in the directory", description="Tell what changed in the directory."
+    )
+    actions = directory.add_subparsers(dest="action", required=True, metavar="ACTION")
+    changed = actions.add_parser(
+        "changed",
+        help="have the gateways ask again",
+        description="Have every gateway ask the directory again: for one box of an account, for the account itself "
+        "with its fields and channels, or for everything. Who may not be in any more is disconnected.",
+    )
+    changed.add_argument("account", nargs="?", default="", metavar="ACCOUNT", help="whose [everybody's]")
+    changed.add_argument("asset", nargs="?", default="", metavar="ASSET", help="its box [the account itself]")
+    addHttpOptions(changed)
+    changed.set_defaults(run=ctl_directory.run)
+
+
+def _addErase(commands: _Commands) -> None:
+    erase = commands.add_parser(
+        "erase",
+        help="remove what the gateway keeps of a box",
+        description="Remove what the gateway keeps of a box (session, marks, messages that wait, events on its own "
+        "bus), and tell what was removed and what remains elsewhere. The box must not be connected: revoke it first. "
+        "Exit status: 0 removed; 1 not; 3 not known, as there was no answer in time: ask again.",
+    )
+    erase.add_argument("asset", metavar="ASSET", help="the box")
+    erase.add_argument(
+        "--account", default="", metavar="A", help="whose box it is [the only one that it was ever connected as]"
+    )
+    erase.add_argument("--yes", action="store_true", help="do not ask whether it is meant")
+    erase.add_argument("--json", action="store_true", help="print the gateway's report as one JSON object")
+    addHttpOptions(erase)
+    erase.set_defaults(run=ctl_erase.run)
+
+
+def _addSecret(commands: _Commands) -> None:
+    hashed = commands.add_parser(
+        "hash-secret",
+        help="hash a box's secret for the directory",
+        description="Read a secret from standard input, or without echo from a terminal, and print its argon2id hash, "
+        "as the directory keeps it.",
+    )
+    hashed.add_argument(
+        "--memory",
+        type=_positive,
+        default=ctl_secret.DEFAULT_MEMORY,
+        metavar="KIB",
+        help="that each check of it takes for a moment [%(default)s]",
+    )
+    hashed.add_argument(
+        "--time",
+        type=_positive,
+        default=ctl_secret.DEFAULT_TIME,
+        metavar="N",
+        help="passes over that memory [%(default)s]",
+    )
+    hashed.set_defaults(run=ctl_secret.run)
+
+
+def _addTopics(commands: _Commands) -> None:
     topics = commands.add_parser("topics", help="prepare the bus's topics", description="Prepare the bus's topics.")
     actions = topics.add_subparsers(dest="action", required=True, metavar="ACTION")
     create = actions.add_parser(
@@ -90,12 +169,25 @@ def makeParser() -> argparse.ArgumentParser:
         help="make the topics that are missing",
         description="Make the topics that the gateway needs and that the bus does not have yet.",
     )
-    create.add_argument("--bus", required=True, metavar="SPEC", help="as the gateway's --bus, e.g. kafka://HOST:9092")
+    create.add_argument(
+        "--bus",
+        type=_shownToAll,
+        required=ctl_topics.BUS_VARIABLE not in os.environ,
+        metavar="SPEC",
+        help=f"as the gateway's --bus, e.g. kafka://HOST:9092 [{ctl_topics.BUS_VARIABLE} in the environment]",
+    )
     create.add_argument("--partitions", type=_positive, default=8, metavar="N", help="of each topic [%(default)s]")
     create.add_argument("--replication", type=_positive, default=3, metavar="R", help="copies of each [%(default)s]")
     create.add_argument("--topic-prefix", default=DEFAULT_PREFIX, metavar="P", help="as the gateway's [%(default)s]")
     create.set_defaults(run=ctl_topics.run)
-    return parser
+
+
+def _shownToAll(text: str) -> str:
+    if holdsSecret(text):
+        raise argparse.ArgumentTypeError(
+            f"everybody on this host can see a password here: use password-file=PATH, or {ctl_topics.BUS_VARIABLE}"
+        )
+    return text
 
 
 def _positive(text: str) -> int:

@@ -13,7 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from binaryserver.tools.ctl_http import Answer, AskFailed, ask, fail, tell
+from binaryserver.tools.ctl_http import Answer, AskFailed, HttpSide, ask, fail, tell
 from binaryserver.tools.ctl_tail import describe
 
 ACKED: Final = 0
@@ -23,7 +23,7 @@ NOT_KNOWN: Final = 3
 
 _MAX_PAYLOAD: Final = 1024 * 1024
 """bytes read of a payload; what is more no gateway takes"""
-_ANSWER_TIMEOUT: Final = 45.0
+ANSWER_TIMEOUT: Final = 45.0
 """s; a gateway gives up on its bus before"""
 _FINAL: Final = {
     "DELIVERY_STATUS_ACKED": ACKED,
@@ -31,7 +31,7 @@ _FINAL: Final = {
     "DELIVERY_STATUS_EXPIRED": NOT_DELIVERED,
     "DELIVERY_STATUS_REJECTED": NOT_DELIVERED,
 }
-_UNKNOWN_SINCE: Final = 504
+UNKNOWN_SINCE: Final = 504
 """The HTTP status that says that a message may or may not be published."""
 
 
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
             tell(f"message {told['id']} for {told['account']}/{told['asset']} is on its way")
         return ACKED if statuses is None else _wait(options, statuses, told)
     except AskFailed as error:
-        isLost = error.wasSent and error.status in (0, _UNKNOWN_SINCE)
+        isLost = error.wasSent and error.status in (0, UNKNOWN_SINCE)
         return fail(error, NOT_KNOWN if isLost else NOT_DELIVERED)
     except KeyboardInterrupt:
         return NOT_KNOWN
@@ -93,7 +93,7 @@ def _openStatuses(options: argparse.Namespace) -> Answer:
     if options.account:
         arguments.append(("account", options.account))
     try:
-        return ask(options.http, "/api/tail", arguments=arguments)
+        return ask(HttpSide.of(options), "/api/tail", arguments=arguments)
     except AskFailed as error:
         error.wasSent = False  # the message was not
         raise
@@ -114,7 +114,8 @@ def _send(options: argparse.Namespace, messageId: str, payload: bytes) -> dict[s
         body["correlation_id"] = options.correlation_id
     if options.expires is not None:
         body["expires_in"] = options.expires
-    return ask(options.http, "/api/messages", body=body, expected=202, timeout=_ANSWER_TIMEOUT).json()
+    side = HttpSide.of(options)
+    return ask(side, "/api/messages", body=body, expected=202, timeout=ANSWER_TIMEOUT).json()
 
 
 def _wait(options: argparse.Namespace, statuses: Answer, told: dict[str, Any]) -> int:

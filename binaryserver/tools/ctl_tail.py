@@ -9,7 +9,7 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from binaryserver.tools.ctl_http import AskFailed, ask, fail, tell
+from binaryserver.tools.ctl_http import AskFailed, HttpSide, ask, fail, tell
 from binaryserver.tools.terminal import printable
 
 _SHOWN = 120
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
     arguments += [("from_start", int(options.from_start)), ("follow", int(not options.no_follow))]
     try:
         # A tail may be silent for hours.
-        for line in ask(options.http, "/api/tail", arguments=arguments).lines(None):
+        for line in ask(HttpSide.of(options), "/api/tail", arguments=arguments).lines(None):
             if not tell(line.decode() if options.json else describe(json.loads(line))):
                 break
     except AskFailed as error:
@@ -75,6 +75,9 @@ def describe(event: dict[str, Any]) -> str:
         return printable(f"{box} downlink {_downlink(event)}")
     if "code" in event:
         return printable(f"{_time(event['ingest_time'])} {box} rejected {event['code']}: {event['reason']}")
+    if "account" in event:
+        changed = "/".join(name for name in (event["account"], event["asset"]) if name)
+        return printable(f"directory changed {changed or 'everything'}")
     return printable(f"{event.get('topic')} {event.get('partition')} {event.get('offset')}: {event.get('error', '?')}")
 
 

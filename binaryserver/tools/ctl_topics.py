@@ -5,6 +5,7 @@ C{binaryserver-ctl topics create}.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any
 
@@ -16,6 +17,9 @@ from binaryserver.errors import BinaryServerError
 from binaryserver.interfaces import IBusPlugin
 from binaryserver.plugins import BackEndContext, createBackEnd
 
+BUS_VARIABLE = "BINARYSERVER_BUS"
+"""The gateway's own: where C{--bus} is looked for if it is not given."""
+
 
 async def create(reactor: Any, options: argparse.Namespace) -> list[str]:
     """
@@ -25,7 +29,7 @@ async def create(reactor: Any, options: argparse.Namespace) -> list[str]:
     @raise BinaryServerError: the bus cannot be understood, reached, or refuses
     """
     topics = Topics.named(options.topic_prefix)
-    bus = createBackEnd(IBusPlugin, options.bus, BackEndContext(reactor, "--bus"))
+    bus = createBackEnd(IBusPlugin, options.bus or os.environ[BUS_VARIABLE], BackEndContext(reactor, "--bus"))
     made: list[str] = await bus.createTopics(topics.all, options.partitions, options.replication)
     return made
 

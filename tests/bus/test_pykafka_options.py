@@ -49,7 +49,7 @@ class ParseSpecTests(SynchronousTestCase):
             ("pykafka://one:9092,", "''"),
             ("pykafka://:9092", "':9092'"),
             ("pykafka://one:9092?linger.ms=5", "'linger.ms'"),
-            ("pykafka://one:9092?nonsense", "'nonsense'"),
+            ("pykafka://one:9092?nonsense", "what follows the ?"),
             ("pykafka://one:9092?request.timeout.ms=5", "request.timeout.ms"),
             ("pykafka://one:9092?request.timeout.ms=many", "'many'"),
             ("pykafka://one:9092?request.timeout.ms=5000&request.timeout.ms=6000", "twice"),

@@ -89,6 +89,10 @@ class SettingsTests(SynchronousTestCase):
             ("rqueue://x/0?length=1", "max-length"),
             ("rqueue://x/0?ca=x", "needs TLS: rqueues://"),
             ("rqueue://x/0?max-length", "the form is rqueue://"),
+            ("rqueue://:x/geheim@x/0", "the form is rqueue://"),
+            ("rqueue://u:12?geheim=x@x/0", "the form is rqueue://"),
+            ("rqueue://:geheim@x/0?password-file=/none/such", "do not go together"),
+            ("rqueue://x/0?password-file=/none/such", "password-file: cannot read /none/such"),
         ):
             error = self.assertRaises(ConfigError, parseRQueue, spec, "--cloudconnect")
             text = str(error)

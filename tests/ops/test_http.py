@@ -20,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from binaryserver.bus.memorybus import MemoryBus
 from binaryserver.bus.topics import Topics
 from binaryserver.errors import BusError
-from binaryserver.model import Record
+from binaryserver.model import BoxKey, Record
 from binaryserver.ops.http import makeSite
 from binaryserver.ops.tail import TailQuery
 from binaryserver.plugins import BackEndContext
@@ -49,11 +49,19 @@ class Client:
         self.headers: dict[str, str] = {}
         self._rest = b""
 
-    def send(self, target: str, method: str = "GET") -> Client:
+    def send(self, target: str, method: str = "GET", *lines: str, content: bytes | None = None) -> Client:
         """
         Ask, and read what is answered at once.
+
+        @param lines: of the head, beside the host's unless that is among them
+        @param content: a body of JSON
         """
-        self.channel.dataReceived(f"{method} {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        if content is not None:
+            lines = (*lines, "Content-Type: application/json", f"Content-Length: {len(content)}")
+        if not any(line.lower().startswith("host:") for line in lines):
+            lines = ("Host: localhost", *lines)
+        head = "".join(f"{line}\r\n" for line in lines)
+        self.channel.dataReceived(f"{method} {target} HTTP/1.1\r\n{head}\r\n".encode("latin-1") + (content or b""))
         return self.read()
 
     def read(self) -> Client:
@@ -202,7 +210,7 @@ class SiteTests(SynchronousTestCase):
         """
         for query, words in {
             "tpic=tracks": "unknown argument 'tpic'",
-            "topic=trakcs": "unknown topic 'trakcs'; known: tracks, messages, presences, rejects, statuses, downlink",
+            "topic=trakcs": f"unknown topic 'trakcs'; known: {', '.join(TOPICS._fields)}",
             "topic=tracks&topic=_fields": "unknown topic '_fields'",
             "topic=all": "unknown topic 'all'",
             "topic=named": "unknown topic 'named'",
@@ -281,6 +289,22 @@ class SiteTests(SynchronousTestCase):
             answer = self.get(f"/api/tail?follow=0&from_start=1&{query}")
             self.assertEqual({event["asset"] for event in answer.events()}, assets, query)
             self.assertTrue(answer.isWhole)
+
+    def test_pseudonym(self) -> None:
+        """
+        A box is found by its own name where its events have a pseudonym, and by that too; nobody else's events are.
+        """
+        source = published()
+        for number, (topic, record) in enumerate(source.committed):
+            source.committed[number] = (topic, record._replace(key=record.key.replace(b"other-box", b"p-77")))
+        names = {BoxKey("dev", "other-box"): BoxKey("dev", "p-77")}
+        self.site = makeSite(self.bus, self.store, TOPICS, self.clock, published=lambda box: names.get(box, box))
+        self.fill(source)
+        for query, count in (("asset=other-box", 1), ("asset=p-77", 1), (f"asset={ASSET}", 2), ("asset=p-78", 0)):
+            answer = self.get(f"/api/tail?follow=0&from_start=1&topic=tracks&{query}")
+            self.assertEqual(len(answer.events()), count, query)
+        answer = self.get("/api/tail?follow=0&from_start=1&topic=tracks&asset=other-box&account=acme")
+        self.assertEqual(answer.events(), [])
 
     def test_unreadable(self) -> None:
         """

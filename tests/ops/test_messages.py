@@ -1,5 +1,6 @@
 """
-Tests for L{binaryserver.ops.messages}, L{binaryserver.ops.body}, and C{/api/messages} of L{binaryserver.ops.http}.
+Tests for L{binaryserver.ops.messages}, L{binaryserver.ops.outlet}, L{binaryserver.ops.fields},
+L{binaryserver.ops.body}, and C{/api/messages} of L{binaryserver.ops.http}.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from binaryserver.bus.memorybus import MemoryBus
 from binaryserver.bus.topics import Topics
 from binaryserver.errors import BusError, StoreUnavailable
 from binaryserver.model import BoxKey, Record, StoredRecord
-from binaryserver.ops import body, messages
+from binaryserver.ops import body, outlet
 from binaryserver.ops.http import makeSite
 from binaryserver.ops.messages import Ask
 from binaryserver.ops.tail import recordToJson
@@ -118,7 +119,7 @@ class AskTests(SynchronousTestCase):
             ({"asset": None}, "asset is to be"),
             ({"asset": 5}, "asset is no text"),
             ({"asset": "a/b"}, "asset is to be"),
-            ({"asset": "a" * 65}, "asset is to be"),
+            ({"asset": "a" * 108}, "asset is to be"),
             ({"account": "a b"}, "account is to be"),
             ({"account": []}, "account is no text"),
             ({"channel": "é"}, "channel is to be"),
@@ -354,7 +355,7 @@ class MessagesPageTests(SynchronousTestCase):
         self.refused(self.post(content=large), 413, str(body.MAX_BODY))
         client = Client(self.site)
         client.channel.dataReceived(
-            b"POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             b"Transfer-Encoding: chunked\r\n\r\n"
         )
         for _ in range(body.MAX_BODY // 1000 + 1):
@@ -369,9 +370,8 @@ class MessagesPageTests(SynchronousTestCase):
         All bodies that are coming are bounded together; what goes away makes room.
         """
         self.patch(body, "MAX_BODIES", 1000)
-        head = (
-            b"POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2000\r\n\r\n"
-        )
+        head = b"POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        head += b"Content-Length: 2000\r\n\r\n"
         slow = Client(self.site)
         slow.channel.dataReceived(head + b"x" * 990)
         self.assertEqual(self.site.bodies.size, 990)
@@ -413,7 +413,7 @@ class MessagesPageTests(SynchronousTestCase):
         A bus that is away does not hold the request for ever. What it holds itself is bounded, and free once it is
         done.
         """
-        self.patch(messages, "_MAX_PENDING", 100)
+        self.patch(outlet, "_MAX_PENDING", 100)
         hanging: list[Deferred[None]] = []
 
         def publish(topic: str, partition: int, records: list[Record]) -> Deferred[None]:
@@ -432,7 +432,7 @@ class MessagesPageTests(SynchronousTestCase):
         second = self.post({"account": "acme"})
         hanging[1].callback(None)
         self.assertEqual(second.read().status, 202)
-        self.assertEqual([one for one in self.clock.getDelayedCalls() if one.func.__name__ == "_late"], [])
+        self.assertEqual([one for one in self.clock.getDelayedCalls() if one.func.__name__ == "_timedOut"], [])
 
     def test_notStarted(self) -> None:
         """
@@ -451,7 +451,7 @@ class MessagesPageTests(SynchronousTestCase):
         answer = self.post({"account": "acme"})
         answer.lose()
         committed.callback(None)
-        self.assertEqual([one for one in self.clock.getDelayedCalls() if one.func.__name__ == "_late"], [])
+        self.assertEqual([one for one in self.clock.getDelayedCalls() if one.func.__name__ == "_timedOut"], [])
 
     def test_unforeseen(self) -> None:
         """
@@ -467,7 +467,7 @@ class MessagesPageTests(SynchronousTestCase):
         """
         client = Client(self.site)
         content = json.dumps({**LEAST, "account": "acme"}).encode()
-        head = b"POST /api/messages HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = b"POST /api/messages HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         for _ in range(3):
             client.channel.dataReceived(head + b"Content-Length: %d\r\n\r\n" % len(content) + content)
             self.clock.advance(0)
@@ -532,4 +532,4 @@ class DownlinkTailTests(SynchronousTestCase):
         A tail of everything is one of what the gateway publishes.
         """
         self.assertNotIn(TOPICS.downlink, TOPICS.published)
-        self.assertEqual({*TOPICS.published, TOPICS.downlink}, set(TOPICS.all))
+        self.assertEqual({*TOPICS.published, TOPICS.downlink, TOPICS.directory}, set(TOPICS.all))

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from binaryserver.ops.tail import recordToJson
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto.cloudnext_pb2 import (
     DeliveryStatus,
+    DirectoryChange,
     DownlinkMessage,
     Event,
     FieldLabel,
@@ -164,6 +165,18 @@ class DescribeTests(SynchronousTestCase):
         )
         self.assertEqual(line(reject), f"{STAMP} acme/box-1 rejected DECODE: no batch")
 
+    def test_directory(self) -> None:
+        """
+        A change of the directory has what it is about.
+        """
+        for change, words in (
+            (DirectoryChange(account="acme", asset="box-1"), "acme/box-1"),
+            (DirectoryChange(account="acme"), "acme"),
+            (DirectoryChange(), "everything"),
+        ):
+            record = StoredRecord(TOPICS.directory, 1, 2, TIME, b"", change.SerializeToString())
+            self.assertEqual(describe(json.loads(recordToJson(record, TOPICS))), f"directory changed {words}")
+
     def test_unreadable(self) -> None:
         """
         A record that is no event is told by its place.
@@ -207,17 +220,26 @@ class Program(ProcessProtocol):
 
     transport: Any
 
-    def __init__(self, *arguments: str, firstOutput: Callable[[Program], None] = lambda program: None) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        firstOutput: Callable[[Program], None] = lambda program: None,
+        environment: Mapping[str, str] | None = None,
+        hasTerminal: bool = False,
+    ) -> None:
         """
         @param firstOutput: called as soon as it has printed something
+        @param environment: on top of our own
+        @param hasTerminal: it runs at one, and so sees no end of its input
         """
         self.output = b""
         self.errors = b""
         self.ended: Deferred[int] = Deferred()
         self._firstOutput = firstOutput
-        environment = {**os.environ, "PYTHONPATH": str(Path(binaryserver.__file__).parents[1])}
+        root = str(Path(binaryserver.__file__).parents[1])
         command = [sys.executable, "-m", "binaryserver.tools.ctl", *arguments]
-        reactor.spawnProcess(self, sys.executable, command, environment)
+        whole = {**os.environ, "PYTHONPATH": root, **(environment or {})}
+        reactor.spawnProcess(self, sys.executable, command, whole, usePTY=hasTerminal)
 
     def outReceived(self, data: bytes) -> None:
         """
@@ -468,6 +490,24 @@ class TopicsTests(CtlCase):
         for spec in ("nosuch:x", "sqlite:", "sqlite:/dev/null/bus.sqlite"):
             text = await self.failing("topics", "create", "--bus", spec)
             self.assertTrue(text.startswith("binaryserver-ctl: --bus: "), text)
+
+    async def test_environment(self) -> None:
+        """
+        The bus may be named in the environment, as the gateway's is.
+        """
+        environment = {"BINARYSERVER_BUS": f"sqlite:{os.path.abspath(self.mktemp())}"}
+        program = Program("topics", "create", environment=environment)
+        self.assertEqual((await program.ended, program.errors), (0, b""))
+        self.assertEqual(program.lines(), [f"{topic}: made" for topic in TOPICS.all])
+
+    async def test_secret(self) -> None:
+        """
+        A password on the command line is refused, and not quoted.
+        """
+        program = Program("topics", "create", "--bus", "kafka://h:9092?sasl.username=u&sasl.password=geheim")
+        self.assertEqual((await program.ended, program.output), (2, b""))
+        self.assertIn(b"argument --bus: everybody on this host can see a password here", program.errors)
+        self.assertNotIn(b"geheim", program.errors)
 
     async def test_usage(self) -> None:
         """
