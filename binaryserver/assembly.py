@@ -11,10 +11,15 @@ from typing import Any
 
 from twisted.plugin import getPlugins
 
+from binaryserver.admission.notices import DirectoryNotices
+from binaryserver.admission.passwords import PasswordChecker
+from binaryserver.admission.secretthreads import SecretThreads
 from binaryserver.bus.topics import Topics
+from binaryserver.directory.cache import Directory, Freshness
 from binaryserver.downlink.consumer import DownlinkConsumer
 from binaryserver.downlink.expiry import ChannelExpiry
 from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials
+from binaryserver.endpoints.door import Door, DoorCounts, DoorLimits
 from binaryserver.endpoints.errors import EndpointError
 from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
 from binaryserver.endpoints.upgrade import TlsUpgrade
@@ -25,7 +30,6 @@ from binaryserver.interfaces import (
     IBus,
     IBusPlugin,
     IDirectoryPlugin,
-    IDirectorySource,
     IEventCodec,
     IPeers,
     ISessionStore,
@@ -34,19 +38,22 @@ from binaryserver.interfaces import (
 from binaryserver.md21.settings import Md21Settings
 from binaryserver.md21.udpservice import UdpService
 from binaryserver.model import MailboxLimits
+from binaryserver.ops.access import accessTo
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF
 from binaryserver.plugins import BackEndContext, createBackEnd
 from binaryserver.service import (
     AdoptedListeningService,
     BackEndService,
+    CredentialsService,
     GatewayService,
     ListeningService,
     OrderedServices,
 )
+from binaryserver.transcode.pseudonyms import Pseudonyms
 
+_IN_CLOUDCONNECT = "events in CloudConnect's queue, until its readers take them"
 _NEEDS_LOOPBACK = "open: lets anybody in, so that every listener must be on a loopback address"
-_HTTP_NEEDS_LOOPBACK = "the HTTP side shows everybody everything, so that it must be on a loopback address"
 
 
 class Assembly:
@@ -66,7 +73,17 @@ class Assembly:
         self._topics = Topics.named(settings["topic-prefix"])
         self._mainBus: IBus = self._make(IBusPlugin, "bus")
         self._store: ISessionStore = self._make(ISessionStorePlugin, "sessions")
-        self._directory: IDirectorySource = self._make(IDirectoryPlugin, "directory")
+        freshness = Freshness(
+            settings["directory-fresh"],
+            settings["directory-stale"],
+            settings["directory-absent"],
+            settings["directory-size"],
+        )
+        self._directory = Directory(self._make(IDirectoryPlugin, "directory"), reactor, freshness)
+        self._pseudonyms = Pseudonyms.fromFile(settings["pseudonym-key-file"])
+        limits = DoorLimits(settings["max-links"], settings["max-handshakes"], settings["address-rate"])
+        self._door = Door(reactor, limits, DoorCounts())
+        self._threads = SecretThreads(reactor, settings["secret-threads"])
         self._bus = self._clouds()
         self._peers: IPeers = self._store.peers(incarnation) or peers
         self._mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
@@ -105,7 +122,12 @@ class Assembly:
         """
         What a gateway stands on.
         """
-        self._addBackEnds(services, (self._bus, "bus"), (self._store, "sessions"), (self._directory, "directory"))
+        self._addBackEnds(services, (self._bus, "bus"), (self._store, "sessions"))
+        notices = DirectoryNotices(self._directory, self._mainBus, self._topics.directory, self._reactor)
+        # Before the directory: no change of it is missed in between.
+        notices.setServiceParent(services)
+        self._addBackEnds(services, (self._directory, "directory"))
+        self._threads.setServiceParent(services)
 
     def addSharedBackEnds(self, services: OrderedServices) -> None:
         """
@@ -125,8 +147,21 @@ class Assembly:
         description = self._settings["http"]
         if description == OFF:
             return
-        listener = ListeningService("--http", description, self._endpoint("--http", description), _HTTP_NEEDS_LOOPBACK)
-        listener.factory = lambda: makeSite(self._mainBus, self._store, self._topics, self._reactor)
+        endpoint = self._endpoint("--http", description)
+        access, mustBeLoopback = accessTo(
+            endpoint, description, self._settings["http-token-file"], self._settings["http-behind-tls"], self._reactor
+        )
+        listener = ListeningService("--http", description, endpoint, mustBeLoopback)
+        elsewhere = [] if self._settings["cloudconnect"] == OFF else [_IN_CLOUDCONNECT]
+        listener.factory = lambda: makeSite(
+            self._mainBus,
+            self._store,
+            self._topics,
+            self._reactor,
+            access=access,
+            published=lambda box: self._pseudonyms.published(box, None),
+            elsewhere=elsewhere,
+        )
         listener.setServiceParent(services)
 
     def addGateway(
@@ -159,7 +194,12 @@ class Assembly:
         expiry = ChannelExpiry(settings["message-expiry"], settings["channel-expiry"])
         consumer = DownlinkConsumer(gateway, self._peers, group, limits, settings["max-message"], expiry)
         consumer.setServiceParent(services)
+        if gateway.md21.upgrade is not None:
+            credentials = gateway.md21.upgrade.credentials
+            credentials.onReload(gateway.recheck.certificatesChanged)
+            CredentialsService(credentials).setServiceParent(services)
         for name, listener in listeners:
+            listener.endpoint.onReload(gateway.recheck.certificatesChanged)
             listener.factory = partial(_boxProtocol(name).buildFactory, gateway)
             listener.setServiceParent(services)
         return life
@@ -171,7 +211,7 @@ class Assembly:
         @raise ConfigError: an endpoint string is wrong
         """
         return [
-            (name, ListeningService(f"--{name}", one, self._endpoint(f"--{name}", one), self._mustBeLoopback))
+            (name, ListeningService(f"--{name}", one, self._boxEndpoint(f"--{name}", one), self._mustBeLoopback))
             for name, one in self._descriptions()
         ]
 
@@ -179,7 +219,7 @@ class Assembly:
         """
         One of them that the parent has bound.
         """
-        return AdoptedListeningService(self._reactor, descriptor, family, self._endpoint(f"--{name}", description))
+        return AdoptedListeningService(self._reactor, descriptor, family, self._boxEndpoint(f"--{name}", description))
 
     def checkWorkers(self) -> None:
         """
@@ -200,12 +240,14 @@ class Assembly:
         given = {"md30": self._settings["md30"], "md21": self._settings["md21"]}
         return [(name, one) for name, descriptions in given.items() for one in descriptions if one != OFF]
 
-    def _endpoint(self, option: str, description: str) -> ServerEndpoint:
+    def _boxEndpoint(self, option: str, description: str) -> ServerEndpoint:
+        return self._endpoint(option, description, self._door)
+
+    def _endpoint(self, option: str, description: str, door: Door | None = None) -> ServerEndpoint:
         settings = self._settings
+        handshakeTimeout, closeTimeout = settings["tls-handshake-timeout"], settings["output-timeout"]
         try:
-            return serverFromString(
-                self._reactor, description, settings["tls-handshake-timeout"], closeTimeout=settings["output-timeout"]
-            )
+            return serverFromString(self._reactor, description, handshakeTimeout, closeTimeout, door)
         except EndpointError as error:
             raise ConfigError(option, str(error)) from error
 
@@ -219,6 +261,8 @@ class Assembly:
             self._bus,
             self._store,
             self._directory,
+            PasswordChecker(self._threads.call, settings["secret-queue"]),
+            self._pseudonyms,
             self._peers,
             self._topics,
             Limits(
@@ -233,6 +277,9 @@ class Assembly:
                 batchDeadline=settings["batch-deadline"],
                 reconnectGrace=settings["reconnect-grace"],
                 downlinkWindow=settings["downlink-window"],
+                controlRate=settings["control-rate"],
+                recheckPeriod=settings["directory-recheck"],
+                sessionRetention=settings["session-retention"],
                 md21Window=settings["md21-window"],
             ),
             getPlugins(IEventCodec),
@@ -245,7 +292,9 @@ class Assembly:
         upgrade = None
         if certificate and key:
             try:
-                credentials = ReloadingCredentials(CredentialFiles(certificate, key), self._reactor)
+                trusted = settings["md21-clientca"] or None, settings["md21-crl"] or None
+                files = CredentialFiles(certificate, key, *trusted)
+                credentials = ReloadingCredentials(files, self._reactor)
             except EndpointError as error:
                 raise ConfigError("--md21-cert", str(error)) from error
             timeout = settings["tls-handshake-timeout"]
@@ -253,6 +302,10 @@ class Assembly:
         elif certificate or key:
             given, missing = ("--md21-cert", "--md21-key") if certificate else ("--md21-key", "--md21-cert")
             raise ConfigError(missing, f"is needed with {given}")
+        else:
+            for option, path in (("--md21-clientca", settings["md21-clientca"]), ("--md21-crl", settings["md21-crl"])):
+                if path:
+                    raise ConfigError(option, "is of no use without --md21-cert")
         if settings["md21-require-tls"] and upgrade is None:
             for name, description in self._descriptions():
                 if name == "md21" and description.partition(":")[0].lower() not in ("tls", "ssl"):

@@ -11,21 +11,31 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
+from binaryserver.admission.admission import Admission
+from binaryserver.admission.allowance import Allowances
+from binaryserver.admission.passwords import PasswordChecker
+from binaryserver.admission.recheck import Recheck
 from binaryserver.bus.topics import Topics
+from binaryserver.directory.cache import Directory
+from binaryserver.directory.records import Account
 from binaryserver.downlink.delivery import Delivery
 from binaryserver.downlink.statuses import Statuses
 from binaryserver.ids import IdSource
-from binaryserver.interfaces import IBus, IDirectorySource, IEventCodec, IInbox, IPeers, ISessionStore
+from binaryserver.interfaces import IBus, IEventCodec, IInbox, IPeers, ISessionStore
 from binaryserver.md21.settings import Md21Settings
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.counters import Counters
 from binaryserver.session.announcer import Announcer
 from binaryserver.session.fingerprints import DEFAULT_WINDOW
 from binaryserver.session.memorybudget import MemoryBudget
+from binaryserver.session.refusals import Refusals
 from binaryserver.session.registry import Registry
+from binaryserver.session.retention import Retention
 from binaryserver.session.sweeper import MAX_PERIOD, Sweeper
 from binaryserver.session.uplink import GLOBAL_WINDOW, Uplink
 from binaryserver.transcode.labels import FieldLabels
+from binaryserver.transcode.names import Names
+from binaryserver.transcode.pseudonyms import Pseudonyms
 
 _MAX_CACHED_PARTITIONS = 100_000
 _MAX_CACHED_ACCOUNTS = 1000
@@ -40,8 +50,11 @@ class Limits:
     @ivar windowBytes: bytes of them
     @ivar globalWindow: bytes that may wait for the bus in one process
     @ivar partialPackets: bytes of packets not yet whole that one process keeps, beyond a little for each link
+    @ivar recheckPeriod: every link is checked against the directory again, also if nobody told of a change
+    @ivar sessionRetention: what is kept of a box that was not seen for so long is removed; 0: it is kept for ever
     @ivar reconnectGrace: a box that comes back within it is told as C{reconnect}
     @ivar downlinkWindow: messages that a link was sent and has not acked
+    @ivar controlRate: PINGREQ, SUBSCRIBE, UNSUBSCRIBE, MD21 pings of one link a second, in the long run; 0: any number
     @ivar md21Window: committed tracks of one box that are known by their fingerprints
     """
 
@@ -54,8 +67,11 @@ class Limits:
     packetTimeout: float = 30.0
     outputTimeout: float = 30.0
     batchDeadline: float = 60.0
+    recheckPeriod: float = 3600.0
+    sessionRetention: float = 7_776_000.0
     reconnectGrace: float = 10.0
     downlinkWindow: int = 16
+    controlRate: float = 20.0
     md21Window: int = DEFAULT_WINDOW
 
     @property
@@ -89,7 +105,9 @@ class Gateway:
         incarnation: str,
         bus: IBus,
         store: ISessionStore,
-        directory: IDirectorySource,
+        directory: Directory,
+        passwords: PasswordChecker,
+        pseudonyms: Pseudonyms,
         peers: IPeers,
         topics: Topics,
         limits: Limits,
@@ -112,13 +130,20 @@ class Gateway:
         self.memory = MemoryBudget(limits.partialPackets)
         self.uplink = Uplink(bus, store, clock, limits.globalWindow, limits.md21Window)
         self.announcer = Announcer(bus, topics.presences, clock)
+        self.pseudonyms = pseudonyms
+        self.names = Names(directory, pseudonyms, clock)
+        self.admission = Admission(directory, store, passwords, pseudonyms.obstacle)
+        self.allowances = Allowances(store, clock)
+        self.refusals = Refusals(self)
         self.rejects = Announcer(bus, topics.rejects, clock)
-        self.statuses = Statuses(bus, store, topics.statuses, clock, nowMs, instance, self.counters)
+        self.statuses = Statuses(bus, store, topics.statuses, clock, nowMs, instance, self.counters, self.names)
         self.delivery = Delivery(store, self.statuses, clock, nowMs, limits.downlinkWindow, lambda: self.hasMuchToTell)
         self.uplink.otherBytes = self._queuedBytes
+        self.retention = Retention(store, clock, nowMs, limits.sessionRetention)
         self.isDraining = False
         self.registry = Registry(store, self.uplink, peers, clock, incarnation, nowMs, limits.batchDeadline)
-        self._labels: dict[str, FieldLabels] = {}
+        self.recheck = Recheck(directory, self.registry, clock, limits.recheckPeriod)
+        self._labels: dict[str, tuple[Account, FieldLabels]] = {}
         self._partitions: dict[tuple[str, bytes], int] = {}
 
     def _queuedBytes(self) -> int:
@@ -156,16 +181,16 @@ class Gateway:
         """
         self.delivery.wakeAll()
 
-    def labels(self, account: str) -> FieldLabels:
+    def labels(self, account: Account) -> FieldLabels:
         """
-        The field labels of an account.
+        The field labels of an account, by its terms of now.
         """
-        labels = self._labels.get(account)
-        if labels is None:
+        made = self._labels.get(account.name)
+        if made is None or made[0] is not account:
             if len(self._labels) >= _MAX_CACHED_ACCOUNTS:
                 self._labels.clear()
-            labels = self._labels[account] = FieldLabels(self.directory, account)
-        return labels
+            made = self._labels[account.name] = account, FieldLabels(self.directory, account.name)
+        return made[1]
 
     def partition(self, topic: str, key: bytes) -> int:
         """

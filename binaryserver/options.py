@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Final
 from twisted.python.usage import Options, UsageError
 
 from binaryserver.errors import ConfigError
+from binaryserver.secretvalues import holdsSecret
 
 OFF = "off"
 """What a listener's option is set to so that it does not listen."""
@@ -31,8 +32,8 @@ _FLAGS: Final = {"yes": True, "true": True, "1": True, "no": False, "false": Fal
 class Setting:
     """
     @ivar name: as on the command line, without the dashes
-    @ivar kind: C{"text"}, C{"texts"} (repeatable), C{"flag"}, C{"seconds"}, C{"count"}, C{"bytes"}
-    @ivar default: of the kind's type: str, list of str, bool, float, int, int
+    @ivar kind: C{"text"}, C{"texts"} (repeatable), C{"flag"}, C{"seconds"}, C{"rate"}, C{"count"}, C{"bytes"}
+    @ivar default: of the kind's type: str, list of str, bool, float, float, int, int
     @ivar least: the smallest number
     """
 
@@ -67,23 +68,24 @@ class Setting:
         if self.kind == "texts":
             values = value.split() if isinstance(value, str) else value
             if not isinstance(values, list) or not all(isinstance(one, str) and one for one in values):
-                raise ConfigError(self.option, f"{where}: {value!r} is no list of texts")
+                raise ConfigError(self.option, f"{where}: {_quoted(value)} is no list of texts")
             return values
         if self.kind == "text":
             if not isinstance(value, str) or not value:
-                raise ConfigError(self.option, f"{where}: {value!r} is no text")
+                raise ConfigError(self.option, f"{where}: {_quoted(value)} is no text")
             return value
         if self.kind == "flag":
             flag = value if isinstance(value, bool) else _FLAGS.get(str(value).lower())
             if flag is None:
                 raise ConfigError(self.option, f"{where}: {value!r} is neither yes nor no")
             return flag
-        wanted = "a number of seconds" if self.kind == "seconds" else "a whole number"
+        wanted = {"seconds": "a number of seconds", "rate": "a number"}.get(self.kind, "a whole number")
+        isWhole = self.kind not in ("seconds", "rate")
         try:
             if isinstance(value, bool):
                 raise ValueError
-            number = float(value) if self.kind == "seconds" else int(value)
-            if self.kind != "seconds" and number != float(value):
+            number = int(value) if isWhole else float(value)
+            if isWhole and number != float(value):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
             number = float("nan")
@@ -107,6 +109,8 @@ SETTINGS: Final = (
     ),
     Setting("md21-cert", "text", "", "The certificate, and its chain, for MD21 boxes that ask for TLS; a PEM file."),
     Setting("md21-key", "text", "", "Its private key; a PEM file."),
+    Setting("md21-clientca", "text", "", "Who signs the certificates of MD21 boxes that ask for TLS; a PEM file."),
+    Setting("md21-crl", "text", "", "A revocation list of each of those; a PEM file."),
     Setting("md21-require-tls", "flag", False, "Refuse MD21 boxes without TLS."),
     Setting(
         "md21-udp",
@@ -131,7 +135,7 @@ SETTINGS: Final = (
         "cloudconnect",
         "text",
         OFF,
-        "The second cloud, beside --bus: rqueue://[:PASSWORD@]HOST:PORT/DB (rqueues:// with TLS).",
+        "The second cloud, beside --bus: rqueue://HOST:PORT/DB (rqueues:// with TLS).",
     ),
     Setting(
         "sessions",
@@ -139,9 +143,54 @@ SETTINGS: Final = (
         "sqlite:var/sessions.sqlite",
         "Where boxes' sessions and mailboxes are kept: sqlite:PATH, redis://HOST:PORT/DB (rediss:// with TLS), memory:",
     ),
-    Setting("directory", "text", "open:", "Who may come in. open: any box, any password, loopback listeners only."),
+    Setting(
+        "directory",
+        "text",
+        "open:",
+        "Who may come in: file:PATH, https://HOST/BASE; open: any box, any password, loopback listeners only.",
+    ),
+    Setting("directory-fresh", "seconds", 300.0, "How long what the directory said is used without asking again, s."),
+    Setting("directory-stale", "seconds", 3600.0, "How much longer while the directory does not answer, s."),
+    Setting("directory-absent", "seconds", 10.0, "How long it is remembered that there is no such account or box, s."),
+    Setting("directory-size", "count", 100_000, "Accounts, and likewise boxes, that are remembered.", 1),
+    Setting(
+        "directory-recheck",
+        "seconds",
+        3600.0,
+        "How often boxes that are connected are looked up again though no change was told, s.",
+        1,
+    ),
+    Setting(
+        "pseudonym-key-file",
+        "text",
+        "",
+        "The key of pseudonyms, for accounts whose assets have some downstream: 32 random bytes, or 64 hex digits.",
+    ),
+    Setting(
+        "session-retention",
+        "seconds",
+        7_776_000.0,
+        "What is kept of a box that was not seen for so long is removed, s; 0: it is kept for ever.",
+    ),
+    Setting("secret-threads", "count", 2, "Threads that check the secrets of boxes.", 1),
+    Setting("secret-queue", "count", 1000, "Secrets that may wait for them; beyond, boxes are to try again later.", 1),
+    Setting(
+        "control-rate",
+        "rate",
+        20.0,
+        "PINGREQ, SUBSCRIBE, UNSUBSCRIBE and MD21 pings of one link a second, in the long run; 0: any number.",
+    ),
     Setting(
         "http", "text", "tcp:8080:interface=127.0.0.1", "Serve health and the API on this endpoint; 'off': do not."
+    ),
+    Setting(
+        "http-token-file",
+        "text",
+        "",
+        "Bearer tokens, one a line: all of the HTTP side but health is for who has one, or a certificate by clientca=.",
+    ),
+    Setting(
+        "http-behind-tls", "flag", False, "A proxy before the HTTP side has TLS: let tokens come by plain TCP from it."
     ),
     Setting("topic-prefix", "text", "binaryserver.", "What the names of the bus's topics begin with."),
     Setting("workers", "count", 1, "Instances on this host that share the ports.", 1),
@@ -164,6 +213,9 @@ SETTINGS: Final = (
     Setting("drain-timeout", "seconds", 20.0, "The longest that a stop takes, s."),
     Setting("start-timeout", "seconds", 15.0, "After which a check at start gives up, s.", 0.1),
     Setting("tls-handshake-timeout", "seconds", 10.0, "For a TLS handshake and what precedes it, s.", 0.1),
+    Setting("max-links", "count", 50_000, "Connections of boxes to one process; 0: any number."),
+    Setting("max-handshakes", "count", 1000, "Of those, in a TLS handshake or what precedes it; 0: any number."),
+    Setting("address-rate", "rate", 200.0, "New connections of one address a second, twice as many at once; 0: any."),
     Setting("connect-timeout", "seconds", 10.0, "For a whole CONNECT, s.", 0.1),
     Setting("packet-timeout", "seconds", 30.0, "For the rest of a packet once it has begun, s.", 0.1),
     Setting("output-timeout", "seconds", 30.0, "How long a peer may leave unread what it is sent, s.", 0.1),
@@ -193,6 +245,10 @@ SETTINGS: Final = (
 """
 Every setting there is.
 """
+
+
+def _quoted(value: object) -> str:
+    return "what stands there" if holdsSecret(str(value)) else repr(value)
 
 
 def _shown(setting: Setting) -> str:
@@ -261,6 +317,7 @@ class SettingsOptions(Options):
         for setting in self.settings:
             given = self.opts.get(setting.name)
             if given is not None:
+                self._checkNoSecret(setting, given)
                 value, where = given, "command line"
             elif setting.variable in self._environment:
                 value, where = self._environment[setting.variable], setting.variable
@@ -271,6 +328,14 @@ class SettingsOptions(Options):
                 continue
             self.opts[setting.name] = setting.parse(value, where)
         self.opts["instance"] = self.opts["instance"] or os.uname().nodename
+
+    def _checkNoSecret(self, setting: Setting, given: Any) -> None:
+        if any(holdsSecret(one) for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)):
+            raise ConfigError(
+                setting.option,
+                "everybody on this host can see a password on the command line: let the value name a file with it "
+                f"(password-file=PATH), or put the value into {setting.variable} or into the --config file",
+            )
 
     def _read(self, path: str) -> dict[str, Any]:
         try:
@@ -326,6 +391,12 @@ class GatewayOptions(SettingsOptions):
         Refuse MD21 boxes without TLS.
         """
         self.opts["md21-require-tls"] = True
+
+    def opt_http_behind_tls(self) -> None:
+        """
+        A proxy before the HTTP side has TLS: let tokens come by plain TCP from it.
+        """
+        self.opts["http-behind-tls"] = True
 
     def opt_channel_expiry(self, expiry: str) -> None:
         """

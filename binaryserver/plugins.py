@@ -16,6 +16,7 @@ from zope.interface import Interface, alsoProvides
 
 from binaryserver.errors import ConfigError
 from binaryserver.interfaces import IBackEndPlugin
+from binaryserver.secretvalues import withoutSecrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,5 +79,6 @@ def createBackEnd(interface: Any, spec: str, context: BackEndContext) -> Any:
     scheme = spec.partition(":")[0].lower()
     known = backEnds(interface)
     if scheme not in known:
-        raise ConfigError(context.option, f"{spec!r} names no back end; known: {', '.join(sorted(known))}")
+        shown = withoutSecrets(spec)
+        raise ConfigError(context.option, f"{shown!r} names no back end; known: {', '.join(sorted(known))}")
     return known[scheme].create(spec, context)

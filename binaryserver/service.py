@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
+from binaryserver.endpoints.credentials import ReloadingCredentials
 from binaryserver.endpoints.listening import ServerEndpoint
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway
@@ -174,6 +175,8 @@ class GatewayService(Component):
 
         def leased(_: None) -> None:
             gateway.sweeper.start()
+            gateway.recheck.start()
+            gateway.retention.start()
             gateway.delivery.start()
 
         return self._peers.start(gateway).addCallback(heard).addCallback(leased)
@@ -193,6 +196,8 @@ class GatewayService(Component):
     async def _drain(self) -> None:
         gateway = self._gateway
         gateway.isDraining = True
+        gateway.recheck.stop()
+        gateway.retention.stop()
         self.drainedWhole = False
         deadline = gateway.clock.seconds() + self._drainTimeout
         links = gateway.registry.links
@@ -230,12 +235,36 @@ class GatewayService(Component):
         return True
 
 
+class CredentialsService(Component):
+    """
+    Certificates that no listener of their own looks after.
+    """
+
+    def __init__(self, credentials: ReloadingCredentials) -> None:
+        self._credentials = credentials
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        self._credentials.start()
+        return succeed(None)
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        self._credentials.stop()
+        return succeed(None)
+
+
 class ListeningService(Component):
     """
     One endpoint that is listened on.
 
     @ivar port: once it listens
     @ivar description: the endpoint's string
+    @ivar endpoint: what the string says
     """
 
     port: IListeningPort | None = None
@@ -247,7 +276,7 @@ class ListeningService(Component):
         """
         self._option = option
         self.description = description
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._mustBeLoopback = mustBeLoopback
         self.factory: Callable[[], IProtocolFactory]
 
@@ -263,7 +292,7 @@ class ListeningService(Component):
 
         @raise ConfigError: cannot, or must not, there
         """
-        listening: Deferred[IListeningPort] = maybeDeferred(self._endpoint.listen, factory)
+        listening: Deferred[IListeningPort] = maybeDeferred(self.endpoint.listen, factory)
 
         def bound(port: IListeningPort) -> Deferred[None]:
             self.port = port
@@ -296,13 +325,15 @@ class ListeningService(Component):
 class AdoptedListeningService(Component):
     """
     A socket that the parent bound.
+
+    @ivar endpoint: what is put on it
     """
 
     def __init__(self, reactor: Any, descriptor: int, family: int, endpoint: ServerEndpoint) -> None:
         self._reactor = reactor
         self._descriptor = descriptor
         self._family = family
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._port: IListeningPort | None = None
         self.factory: Callable[[], IProtocolFactory]
 
@@ -310,7 +341,7 @@ class AdoptedListeningService(Component):
         """
         See L{Component.begin}.
         """
-        self._port = self._reactor.adoptStreamPort(self._descriptor, self._family, self._endpoint.wrap(self.factory()))
+        self._port = self._reactor.adoptStreamPort(self._descriptor, self._family, self.endpoint.wrap(self.factory()))
         return succeed(None)
 
     def end(self) -> Deferred[None]:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from urllib.request import urlopen
@@ -140,6 +141,19 @@ class GatewayProcess:
         if self.process is not None and self.process.poll() is None:
             self.kill9()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """
+        One request to the HTTP side.
+
+        @return: the status, and what its JSON says
+        """
+        connection = HTTPConnection("127.0.0.1", self.httpPort, timeout=60)
+        with contextlib.closing(connection):
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {} if data is None else {"content-type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, json.loads(answer.read())
 
     def tail(self, topic: str = "tracks") -> list[dict[str, Any]]:
         """

@@ -11,19 +11,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
 from twisted.internet.error import ConnectionDone
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from binaryserver.admission.passwords import PasswordChecker
 from binaryserver.bus.partitioner import partition
 from binaryserver.bus.topics import Topics
+from binaryserver.directory.cache import Directory
 from binaryserver.directory.opendirectory import OpenDirectory
 from binaryserver.errors import BusError
 from binaryserver.gateway import Gateway, Limits
 from binaryserver.ids import IdSource
-from binaryserver.interfaces import IBus, IBusConsumer, IBusReader, IPeers, ISessionStore
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader, IDirectorySource, IPeers, ISessionStore
 from binaryserver.md30.protocol import Md30, Md30Link
 from binaryserver.model import Record, StoredRecord
 from binaryserver.plugins import BackEndContext
@@ -32,6 +34,7 @@ from binaryserver.proto.md30_pb2 import IndexNotice, Track, TrackBatch, Value
 from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.session.registry import NoPeers
 from binaryserver.transcode.codecs import JsonCodec, ProtobufCodec
+from binaryserver.transcode.pseudonyms import Pseudonyms
 
 NOW_MS = 1_790_000_000_000
 ASSET = "350000000000001"
@@ -208,6 +211,14 @@ class HandBus:
         """
         return succeed([])
 
+    def erase(self, key: bytes) -> Deferred[int | None]:
+        """
+        See L{IBus.erase}.
+        """
+        before = len(self.committed)
+        self.committed = [(topic, record) for topic, record in self.committed if record.key != key]
+        return succeed(before - len(self.committed))
+
     def openConsumer(self, topics: Sequence[str], group: str) -> Deferred[IBusConsumer]:
         """
         See L{IBus.openConsumer}.
@@ -368,13 +379,14 @@ class World:
         bus: HandBus | None = None,
         peers: IPeers | None = None,
         incarnation: str = "test@1",
+        directory: IDirectorySource | None = None,
     ) -> None:
         self.clock: Any = HandReactor()
         self.bus = bus or HandBus()
         context = BackEndContext(self.clock, "--test")
         self.store: ISessionStore = store or MemorySessionStore("memory:", context)
-        directory = OpenDirectory("open:", context)
-        directory.start()
+        self.directory = Directory(directory or OpenDirectory("open:", context), self.clock)
+        self.directory.start()
         self.gateway = Gateway(
             self.clock,
             lambda: NOW_MS + int(self.clock.seconds() * 1000),
@@ -382,7 +394,9 @@ class World:
             incarnation,
             self.bus,
             self.store,
-            directory,
+            self.directory,
+            PasswordChecker(self.inThread, 10),
+            Pseudonyms(b"x" * 32),
             peers or NoPeers(),
             Topics.named(),
             limits or Limits(),
@@ -393,6 +407,12 @@ class World:
         self.gateway.sweeper.start()
         self.gateway.delivery.start()
         self.factory = Md30().buildFactory(self.gateway)
+
+    def inThread(self, function: Callable[..., Any], *arguments: Any) -> Deferred[Any]:
+        """
+        What threads do, at once.
+        """
+        return maybeDeferred(function, *arguments)
 
     def turn(self) -> None:
         """

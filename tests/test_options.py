@@ -17,7 +17,7 @@ from binaryserver.errors import ConfigError
 from binaryserver.options import SETTINGS, GatewayOptions, Setting
 
 BY_NAME = {setting.name: setting for setting in SETTINGS}
-NUMBERS = [setting for setting in SETTINGS if setting.kind in ("seconds", "count", "bytes")]
+NUMBERS = [setting for setting in SETTINGS if setting.kind in ("seconds", "rate", "count", "bytes")]
 
 
 class OptionsCase(SynchronousTestCase):
@@ -139,7 +139,7 @@ class PrecedenceTests(OptionsCase):
         """
         A value has the type of its kind, wherever it came from.
         """
-        kinds = {"text": str, "texts": list, "flag": bool, "seconds": float, "count": int, "bytes": int}
+        kinds = {"text": str, "texts": list, "flag": bool, "seconds": float, "rate": float, "count": int, "bytes": int}
         values = [(setting, "yes" if setting.kind == "flag" else "70000") for setting in SETTINGS]
         environment = {setting.variable: value for setting, value in values}
         path = self.write(
@@ -201,7 +201,7 @@ class RefusalTests(OptionsCase):
         What is counted is whole.
         """
         for setting in NUMBERS:
-            if setting.kind != "seconds":
+            if setting.kind not in ("seconds", "rate"):
                 self.assertIn("is not a whole number", self.refused(f"{setting.option}=70000.5"))
                 path = self.write(f"{setting.name} = 70000.5\n")
                 self.assertIn(f"{setting.option}: {path}: ", self.refused("--config", path))

@@ -29,6 +29,7 @@ class Topics(NamedTuple):
     @ivar rejects: C{cloudnext.v1.Reject}: what could not be taken
     @ivar statuses: C{cloudnext.v1.Event} with a message's status
     @ivar downlink: consumed: C{cloudnext.v1.DownlinkMessage}
+    @ivar directory: consumed: C{cloudnext.v1.DirectoryChange}
     """
 
     tracks: str
@@ -37,6 +38,7 @@ class Topics(NamedTuple):
     rejects: str
     statuses: str
     downlink: str
+    directory: str
 
     @classmethod
     def named(cls, prefix: str = DEFAULT_PREFIX) -> Topics:
@@ -50,7 +52,7 @@ class Topics(NamedTuple):
         """
         Those that the gateway publishes to.
         """
-        return tuple(topic for topic in self if topic != self.downlink)
+        return tuple(topic for topic in self if topic not in (self.downlink, self.directory))
 
     @property
     def all(self) -> tuple[str, ...]:

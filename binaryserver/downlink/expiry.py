@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from binaryserver.directory.records import Account
 from binaryserver.errors import ConfigError
 from binaryserver.transcode.events import isName
 
@@ -15,7 +16,7 @@ _LONGEST = 366 * 86_400.0
 
 class ChannelExpiry:
     """
-    One default, and those of some channels.
+    One default, and those of some channels; what an account says for its own goes before both.
     """
 
     def __init__(self, default: float, channels: Iterable[str]) -> None:
@@ -38,8 +39,14 @@ class ChannelExpiry:
                 raise ConfigError(_OPTION, f"{text!r}: the form is CHANNEL=SECONDS, of at most 366 days")
             self._channels[channel] = int(number * 1000)
 
-    def __call__(self, channel: str) -> int:
+    def __call__(self, account: Account | None, channel: str) -> int:
         """
         The ms after which a message on a channel expires.
+
+        @param account: whose box it is for; L{None}: that is not known
         """
+        if account is not None:
+            seconds = account.channelExpiry.get(channel, account.messageExpiry)
+            if seconds:
+                return int(seconds * 1000)
         return self._channels.get(channel, self._default)

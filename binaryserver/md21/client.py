@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from binaryserver.admission.admission import Refusal
 from binaryserver.endpoints.upgrade import TlsUpgrade
 from binaryserver.md21 import values
 from binaryserver.md21.codec import encode
@@ -19,7 +19,7 @@ from binaryserver.md21.events import Block, BoxMessage, Broken, Event
 from binaryserver.md21.files import FileReceived
 from binaryserver.md21.tracks import boxTracks
 from binaryserver.md21.values import FileStatus, HeaderStatus, MessageStatus
-from binaryserver.model import Claim, MqttSession
+from binaryserver.model import BoxKey, Claim, MqttSession
 from binaryserver.proto import cloudnext_pb2, md30_pb2
 from binaryserver.session.reasons import Ending, Reason
 from binaryserver.session.uplink import Batch
@@ -58,13 +58,6 @@ class Md21Client(Deliveries):
         self._unanswered: set[int] = set()
 
     # What the protocol provides.
-
-    @property
-    def isSecure(self) -> bool:
-        """
-        TLS protects the link.
-        """
-        raise NotImplementedError
 
     def startTls(self) -> None:
         """
@@ -117,7 +110,9 @@ class Md21Client(Deliveries):
         See L{DatagramLink.datagramReceived}.
         """
         # Nothing is to be held: L{mayTakeDatagram}.
-        self.handle(list(self._connection.receiveDatagram(pdu, octets, self.gateway.clock.seconds())))
+        events = list(self._connection.receiveDatagram(pdu, octets, self.gateway.clock.seconds()))
+        self.handle(events)
+        self._spend(events, len(octets))
         self.flushOutput()
 
     def resumeReading(self) -> None:
@@ -172,24 +167,28 @@ class Md21Client(Deliveries):
 
     def _header(self, header: values.Header) -> None:
         settings = self.gateway.md21
+        self._applicant = BoxKey(header.account, header.asset)
         if header.version != VERSION:
-            self._refuse(HeaderStatus.UNSUPPORTED_VERSION, f"version {header.version}")
+            self._refuse(HeaderStatus.UNSUPPORTED_VERSION, Refusal(Reason.networkError, f"version {header.version}"))
         elif header.tls and not self.isSecure:
             self._askedForTls(settings.upgrade)
         elif settings.requiresTls and not self.isSecure:
-            self._refuse(HeaderStatus.TLS_REQUIRED, "no TLS")
+            self._refuse(HeaderStatus.TLS_REQUIRED, Refusal(Reason.authFailedTransport, "no TLS"))
         elif not isName(header.asset):
-            self._refuse(HeaderStatus.UNKNOWN_ASSET, "no asset can have this name")
+            refusal = Refusal(Reason.authFailedAsset, "no asset can have this name")
+            self._refuse(HeaderStatus.UNKNOWN_ASSET, refusal)
         elif not isName(header.account):
-            self._refuse(HeaderStatus.UNKNOWN_ACCOUNT, "no account can have this name")
+            refusal = Refusal(Reason.authFailedAccount, "no account can have this name")
+            self._refuse(HeaderStatus.UNKNOWN_ACCOUNT, refusal)
         elif not self.gateway.uplink.hasRoom:
-            self._refuse(HeaderStatus.SERVER_BUSY, "the bus is too far behind")
+            self.refuse(Refusal(None, "the bus is too far behind", True))
         else:
             self._identify(header)
 
     def _askedForTls(self, upgrade: TlsUpgrade | None) -> None:
         if upgrade is None:
-            self._refuse(HeaderStatus.TLS_UNAVAILABLE, "TLS, for which there is no certificate")
+            refusal = Refusal(Reason.authFailedTransport, "TLS, for which there is no certificate")
+            self._refuse(HeaderStatus.TLS_UNAVAILABLE, refusal)
             return
         broken = self._connection.startTls(self.gateway.clock.seconds())
         if broken is not None:
@@ -199,18 +198,14 @@ class Md21Client(Deliveries):
 
     def _identify(self, header: values.Header) -> None:
         identity = self.identity()
-        if identity is not None:
-            if header.asset != identity.commonName:
-                self._refuse(HeaderStatus.UNKNOWN_ASSET, "the asset is not the certificate's")
-                return
-            if header.account != identity.organization:
-                self._refuse(HeaderStatus.UNKNOWN_ACCOUNT, "the account is not the certificate's")
-                return
+        if identity is not None and identity != (header.asset, header.account):
+            self.refuse(Refusal(Reason.authFailedAsset, "asset and account are not the certificate's"))
+            return
         self._capabilities = header.capabilities
         if header.reason is not None and header.reason is not values.Reason.PROTOCOL_ERROR:
             self.arrivalReason = header.reason.name
         secret = None if header.secret is None else header.secret.encode()
-        self.arrive(header.account, header.asset, secret, identity is not None, False)
+        self.arrive(header.account, header.asset, secret, False)
 
     def accept(self, claim: Claim) -> list[Event]:
         """
@@ -229,21 +224,30 @@ class Md21Client(Deliveries):
         self.isListening = True
         self.save().addCallback(self.goOnListening)
 
-    def refuseArrival(self, failure: Failure | None) -> None:
+    def refuseArrival(self, refusal: Refusal) -> None:
         """
-        See L{TransportLink.refuseArrival}. Which of the three was wrong is not for everybody to know.
+        See L{TransportLink.refuseArrival}. Which of asset, account and secret was wrong is not for everybody to know;
+        that TLS is required, only for who had them right.
         """
-        if failure is None:
-            self._refuse(HeaderStatus.BAD_SECRET, "not admitted by the directory")
-        else:
-            self._refuse(HeaderStatus.SERVER_BUSY, f"session store: {failure.getErrorMessage()}")
+        status = HeaderStatus.BAD_SECRET
+        if refusal.isForNow:
+            status = HeaderStatus.SERVER_BUSY
+        elif refusal.reason is Reason.authFailedTransport and not self.isSecure:
+            status = HeaderStatus.TLS_REQUIRED
+        self._end(status, refusal)
 
-    def _refuse(self, status: HeaderStatus, why: str) -> None:
-        self.log.info("{peer}: header refused with {status}: {why}", status=status.name, why=why, peer=self.peer)
+    def _refuse(self, status: HeaderStatus, refusal: Refusal) -> None:
+        """
+        Before anything is known of it.
+        """
         self.gateway.counters.refusals += 1
+        self._end(status, refusal)
+
+    def _end(self, status: HeaderStatus, refusal: Refusal) -> None:
+        why = refusal.detail
+        self.log.info("{peer}: header refused with {status}: {why}", status=status.name, why=why, peer=self.peer)
         self._connection.refuse(status)
-        isTls = status in (HeaderStatus.TLS_REQUIRED, HeaderStatus.TLS_UNAVAILABLE)
-        self.end(Ending(Reason.authFailedTransport if isTls else Reason.authFailedAsset, why))
+        self.end(Ending(refusal.reason or Reason.socketClosed, why))
 
     def parting(self, ending: Ending) -> None:
         """

@@ -47,6 +47,7 @@ class Connection:
     @ivar state: L{ConnectionState}
     @ivar isSecure: TLS was started on the link
     @ivar channels: the numbers of channels
+    @ivar controls: pings that came; its owner sets it back
     """
 
     __slots__ = (
@@ -58,6 +59,7 @@ class Connection:
         "_pings",
         "_timers",
         "channels",
+        "controls",
         "isSecure",
         "state",
     )
@@ -71,6 +73,7 @@ class Connection:
         self.state = ConnectionState.awaitingHeader
         self.isSecure = False
         self.channels = Channels()
+        self.controls = 0
         self._capabilities = values.Capabilities()
         self._maxPdu = maxPdu
         self._framing = Framing(min(maxPdu, MAX_HEADER))
@@ -347,6 +350,7 @@ class Connection:
 
     def _ping(self, ping: values.Ping) -> None:
         if not ping.reply:
+            self.controls += 1
             self.send(values.Ping(ping.number, True))
 
     def _takeBaseValues(self, taken: values.BaseValues) -> None:

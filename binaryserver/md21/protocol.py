@@ -15,7 +15,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from binaryserver.endpoints.credentials import opensslReason
-from binaryserver.endpoints.upgrade import isSecure
 from binaryserver.interfaces import IBoxProtocol
 from binaryserver.md21.client import Md21Client
 from binaryserver.md21.connection import Connection
@@ -52,13 +51,6 @@ class Md21Link(Md21Client):
         )
         maxFile = max(0, min(limits.maxPacket, self.gateway.bus.maxRecord - _RECORD_OVERHEAD))
         return Connection(now, min(limits.maxPacket, MAX_PDU), maxFile, timeouts)
-
-    @property
-    def isSecure(self) -> bool:
-        """
-        See L{Md21Client.isSecure}.
-        """
-        return isSecure(self.transport)
 
     def startTls(self) -> None:
         """

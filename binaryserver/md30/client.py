@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.logger import Logger
-from twisted.python.failure import Failure
 
+from binaryserver.admission.admission import Refusal
 from binaryserver.errors import ProtocolViolation
 from binaryserver.md30.topics import DOWNLINK, INDEX, MESSAGES, WILL, TopicSpace, deliveryQos, deliveryTopic
-from binaryserver.model import Claim, DownlinkMessage, MqttSession
+from binaryserver.model import BoxKey, Claim, DownlinkMessage, MqttSession
 from binaryserver.mqtt.connection import Connection
 from binaryserver.mqtt.events import (
     Broken,
@@ -191,21 +191,20 @@ class Md30Client(TransportLink):
         identity = self.identity()
         account = event.username or ""
         if identity is not None:
-            if event.clientId != identity.commonName:
-                self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is not the certificate's")
-                return
-            if account not in ("", identity.organization):
-                self._refuse(ConnectCode.NOT_AUTHORIZED, "the user name is not the certificate's")
-                return
-            account = identity.organization
-        if not isName(event.clientId):
-            self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is no asset")
-            return
-        if not self.gateway.uplink.hasRoom:
-            self._refuse(ConnectCode.SERVER_UNAVAILABLE, "the bus is too far behind")
-            return
-        self._arriving = event
-        self.arrive(account, event.clientId, event.password, identity is not None, event.cleanSession)
+            account = account or identity.organization
+        self._applicant = BoxKey(account, event.clientId)
+        if identity is not None and identity != (event.clientId, account):
+            self.refuse(Refusal(Reason.authFailedAsset, "client id and user name are not the certificate's"))
+        elif not isName(event.clientId):
+            self.gateway.counters.refusals += 1
+            self._refuse(ConnectCode.IDENTIFIER_REJECTED, "the client id is no asset", Reason.authFailedAsset)
+        elif account and not isName(account):
+            self.refuse(Refusal(Reason.authFailedAccount, "the user name is no account"))
+        elif not self.gateway.uplink.hasRoom:
+            self.refuse(Refusal(None, "the bus is too far behind", True))
+        else:
+            self._arriving = event
+            self.arrive(account, event.clientId, event.password, event.cleanSession)
 
     def accept(self, claim: Claim) -> list[Event]:
         """
@@ -231,20 +230,17 @@ class Md30Client(TransportLink):
         if self._listens() or (self._isPersistent and session is None):
             self.save().addCallback(self.goOnListening)
 
-    def refuseArrival(self, failure: Failure | None) -> None:
+    def refuseArrival(self, refusal: Refusal) -> None:
         """
         See L{TransportLink.refuseArrival}.
         """
-        if failure is None:
-            self._refuse(ConnectCode.NOT_AUTHORIZED, "not admitted by the directory")
-        else:
-            self._refuse(ConnectCode.SERVER_UNAVAILABLE, f"session store: {failure.getErrorMessage()}")
+        code = ConnectCode.SERVER_UNAVAILABLE if refusal.isForNow else ConnectCode.NOT_AUTHORIZED
+        self._refuse(code, refusal.detail, refusal.reason or Reason.socketClosed)
 
-    def _refuse(self, code: ConnectCode, why: str) -> None:
+    def _refuse(self, code: ConnectCode, why: str, reason: Reason) -> None:
         self.log.info("{peer}: CONNECT refused with {code}: {why}", code=code.value, why=why, peer=self.peer)
-        self.gateway.counters.refusals += 1
         self._connection.refuse(code.value)
-        self.end(Ending(Reason.authFailedAsset, why))
+        self.end(Ending(reason, why))
 
     def _subscribe(self, event: Subscribe) -> None:
         asset = self.box.key.asset

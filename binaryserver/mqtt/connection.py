@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, cast
 
 from binaryserver.errors import MissingTransition, PeerTimeout, ProtocolViolation
-from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Pubrel
+from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Puback, Publish, Pubrel
 from binaryserver.mqtt.framing import Framing
 from binaryserver.mqtt.packets import (
     PINGRESP,
@@ -88,6 +88,7 @@ class Connection:
     Sending to a closed connection does nothing, since commits may come back after the link has gone.
 
     @ivar state: L{ConnectionState}
+    @ivar controls: PINGREQ, SUBSCRIBE and UNSUBSCRIBE that came; its owner sets it back
     """
 
     __slots__ = (
@@ -102,6 +103,7 @@ class Connection:
         "_seenAt",
         "_startedAt",
         "_suspendedAt",
+        "controls",
         "state",
     )
 
@@ -115,6 +117,7 @@ class Connection:
         @param packetTimeout: s from its first byte, within which any later packet is whole, however it drips
         """
         self.state = ConnectionState.awaitingConnect
+        self.controls = 0
         self._qos2: Qos2Receiver | None = None
         self._framing = Framing(FIRST_FROM_CLIENT, min(maxPacket, MAX_CONNECT))
         self._maxPacket = maxPacket
@@ -330,6 +333,7 @@ class Connection:
         for packet in packets:
             if type(packet) is Pingreq:
                 pings += 1
+                self.controls += 1
                 continue
             if pings:
                 self._send(PINGRESP * pings)
@@ -361,6 +365,8 @@ class Connection:
                 break
             else:
                 events.append(cast("Event", packet))
+                if type(packet) is not Puback:
+                    self.controls += 1
         if pings:
             self._send(PINGRESP * pings)
         return events

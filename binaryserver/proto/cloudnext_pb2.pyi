@@ -213,3 +213,11 @@ class MessageStatus(_message.Message):
     delivered_at: int
     expires_at: int
     def __init__(self, id: _Optional[int] = ..., message_id: _Optional[str] = ..., correlation_id: _Optional[str] = ..., status: _Optional[_Union[DeliveryStatus, str]] = ..., reason: _Optional[str] = ..., channel: _Optional[str] = ..., attempts: _Optional[int] = ..., queued_at: _Optional[int] = ..., sent_at: _Optional[int] = ..., delivered_at: _Optional[int] = ..., expires_at: _Optional[int] = ...) -> None: ...
+
+class DirectoryChange(_message.Message):
+    __slots__ = ("account", "asset")
+    ACCOUNT_FIELD_NUMBER: _ClassVar[int]
+    ASSET_FIELD_NUMBER: _ClassVar[int]
+    account: str
+    asset: str
+    def __init__(self, account: _Optional[str] = ..., asset: _Optional[str] = ...) -> None: ...

@@ -11,12 +11,15 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from binaryserver.errors import StoreError
+from binaryserver.admission.admission import Admitted, Applicant, Refusal
+from binaryserver.admission.allowance import Allowance
+from binaryserver.directory.records import Box
+from binaryserver.errors import AccountFull, StoreError
 from binaryserver.model import BoxKey, Claim
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.line import Pause
 from binaryserver.session.link import BoxLink
-from binaryserver.session.reasons import Ending
+from binaryserver.session.reasons import Ending, Reason
 from binaryserver.session.sessionwriter import SessionWriter
 
 if TYPE_CHECKING:
@@ -29,11 +32,16 @@ class ArrivingLink(BoxLink):
 
     @cvar protocolNumber: as events name the protocol
     @ivar arrivalReason: why the box comes, in the words of presences; empty: it does not say
+    @ivar directoryBox: what the directory says of the box; L{None}: its account admits any
     """
 
     log = Logger()
 
     protocolNumber: cloudnext_pb2.Protocol
+    directoryBox: Box | None = None
+    _allowance: Allowance | None = None
+    _judgedAt: int
+    _applicant: BoxKey
 
     def __init__(self, gateway: Gateway) -> None:
         BoxLink.__init__(self, gateway)
@@ -46,11 +54,23 @@ class ArrivingLink(BoxLink):
 
     # What the protocols provide.
 
-    def refuseArrival(self, failure: Failure | None) -> None:
+    def refuseArrival(self, refusal: Refusal) -> None:
         """
-        The box may not come in: tell it, and end.
+        The box may not come in: tell it, though not which part was wrong, and end.
+        """
+        raise NotImplementedError
 
-        @param failure: the session store's; L{None}: the directory does not admit it
+    @property
+    def isSecure(self) -> bool:
+        """
+        TLS protects the link.
+        """
+        raise NotImplementedError
+
+    @property
+    def certificateDigest(self) -> str:
+        """
+        See L{Applicant.certificate<binaryserver.admission.admission.Applicant>}.
         """
         raise NotImplementedError
 
@@ -73,28 +93,56 @@ class ArrivingLink(BoxLink):
         """
         raise NotImplementedError
 
+    @property
+    def isCertificateRevoked(self) -> bool:
+        """
+        The peer could not come in by its certificate any more.
+        """
+        raise NotImplementedError
+
     # Arriving.
 
-    def arrive(self, account: str, asset: str, secret: bytes | None, isCertified: bool, clean: bool) -> None:
+    def arrive(self, account: str, asset: str, secret: bytes | None, clean: bool) -> None:
         """
         A box says who it is: ask the directory and the session store, and go on with L{accept} or L{refuseArrival}.
 
+        @param account: empty: it names none
         @param clean: its MQTT session is to be forgotten
         """
         self.pause(Pause.claiming)
-        admitted = self.gateway.directory.admit(account, asset, secret, isCertified)
+        self._applicant = BoxKey(account or self.gateway.directory.defaultAccount, asset)
+        applicant = Applicant(account, asset, secret, self.certificateDigest, self.isSecure)
+        admitted = self.gateway.admission.admit(applicant)
         admitted.addCallback(self._admitted, asset, clean).addErrback(self._arrivalFailed)
 
-    def _admitted(self, account: str | None, asset: str, clean: bool) -> Deferred[None] | None:
+    def _admitted(self, admitted: Admitted | Refusal, asset: str, clean: bool) -> Deferred[None] | None:
         if self._ending is not None:
             return None
-        if account is None:
-            self.refuseArrival(None)
+        if isinstance(admitted, Refusal):
+            self.refuse(admitted)
             return None
+        self.account, self.directoryBox = admitted
+        self._judgedAt = self.gateway.directory.version
         claim = self.gateway.registry.claim(
-            self, BoxKey(account, asset), self.protocolName, self.peer, clean, self._arrivalFailed
+            self,
+            BoxKey(self.account.name, asset),
+            self.protocolName,
+            self.peer,
+            clean,
+            self._arrivalFailed,
+            self.account.limits.links,
         )
         return claim.addCallback(self._claimed)
+
+    def refuse(self, refusal: Refusal) -> None:
+        """
+        The box, as far as it said who it is, may not come in.
+        """
+        gateway = self.gateway
+        gateway.counters.refusals += 1
+        if refusal.reason is not None:
+            gateway.refusals.tell(self._applicant, self.protocolNumber, self.peer, refusal)
+        self.refuseArrival(refusal)
 
     def _claimed(self, claim: Claim) -> None:
         if self._ending is not None:
@@ -106,18 +154,60 @@ class ArrivingLink(BoxLink):
             return
         held = self.accept(claim)
         self._isOpen = True
+        self._applyLimits()
         self.gateway.counters.connects += 1
         self.open(self.protocolNumber, claim.previous, self.arrivalReason)
         self.arrived(claim)
         self._held[:0] = held
         self.flushOutput()
+        self.gateway.recheck.arrived(self, self._judgedAt)
         self.resume(Pause.claiming)
 
     def _arrivalFailed(self, failure: Failure) -> None:
         if not failure.check(StoreError):
             self.log.failure("a box's arrival failed in an unforeseen way", failure)
-        if self._ending is None:
-            self.refuseArrival(failure)
+        if self._ending is not None:
+            return
+        if failure.check(AccountFull):
+            self.refuse(Refusal(Reason.authFailedAccount, failure.getErrorMessage(), True))
+        else:
+            self.refuse(Refusal(None, f"session store: {failure.getErrorMessage()}", True))
+
+    def accountChanged(self) -> None:
+        """
+        C{self.account} is another one now.
+        """
+        super().accountChanged()
+        self._applyLimits()
+
+    def _applyLimits(self) -> None:
+        """
+        Have what it sends counted, if there are limits.
+        """
+        allowance = self.gateway.allowances.of(self.account)
+        if allowance is not self._allowance:
+            self._dropAllowance()
+            if allowance is not None:
+                allowance.links += 1
+                self._allowance = allowance
+
+    def _dropAllowance(self) -> None:
+        if self._allowance is not None:
+            self._allowance.leave(self)
+            self._allowance = None
+            self.resumeForAllowance()
+
+    def pauseForAllowance(self) -> None:
+        """
+        See L{binaryserver.admission.allowance.Spender}.
+        """
+        self.pause(Pause.allowance)
+
+    def resumeForAllowance(self) -> None:
+        """
+        See L{binaryserver.admission.allowance.Spender}.
+        """
+        self.resume(Pause.allowance)
 
     def save(self) -> Deferred[None]:
         """

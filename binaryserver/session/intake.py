@@ -29,6 +29,7 @@ from binaryserver.transcode.runs import Run, readRun, streamHead
 from binaryserver.transcode.tracks import MAX_FUTURE_MS, MAX_TRACKS, RefusedTrack, TrackEncoder
 
 if TYPE_CHECKING:
+    from binaryserver.directory.records import Account
     from binaryserver.gateway import Gateway
 
 _MAX_INDEX = (1 << 64) - 1
@@ -46,11 +47,13 @@ class Intake(AckLine):
     """
     A link's way in. Subclassed by L{binaryserver.session.link.BoxLink}, which opens it.
 
+    @ivar account: its box's, by whose terms it is published; set when the box is admitted
     @ivar envelope: what all its events have in common; set once the box is here
     """
 
     log = Logger()
 
+    account: Account
     envelope: Envelope
     _encoder: TrackEncoder
 
@@ -318,8 +321,8 @@ class Intake(AckLine):
         self.log.info(
             "data rejected: {code} ({account}/{asset})",
             code=error.code,
-            asset=self.box.key.asset,
-            account=self.box.key.account,
+            asset=self.envelope.box.asset,
+            account=self.envelope.box.account,
         )
         gateway = self.gateway
         gateway.counters.rejects += 1
@@ -341,8 +344,8 @@ class Intake(AckLine):
             "{count} tracks rejected: {code} ({account}/{asset})",
             count=len(refused),
             code=refused[0].code,
-            asset=self.box.key.asset,
-            account=self.box.key.account,
+            asset=self.envelope.box.asset,
+            account=self.envelope.box.account,
         )
         byPayload: dict[int, list[RefusedTrack]] = {}
         for one in refused:
@@ -360,7 +363,15 @@ class Intake(AckLine):
     def _submitReject(self, taken: Batch, source: str, code: str, reason: str, payload: bytes, nowMs: int) -> None:
         gateway = self.gateway
         record = rejectRecord(
-            self.envelope, gateway.ids.next(), source, code, reason, payload, nowMs, gateway.bus.maxRecord
+            self.envelope,
+            gateway.ids.next(),
+            source,
+            code,
+            reason,
+            payload,
+            nowMs,
+            gateway.bus.maxRecord,
+            self.account.privacy,
         )
         topic = gateway.topics.rejects
         gateway.uplink.submit(topic, gateway.partition(topic, self.envelope.key), (record,), len(record.value), taken)

@@ -37,6 +37,8 @@ class Pause:
     @cvar saving: its MQTT session is being written, and has changed since
     @cvar turn: it has had its share of this turn of the reactor
     @cvar asking: the session store is asked for what its box speaks of
+    @cvar allowance: its account has had its share of messages or bytes for now
+    @cvar controls: it had more packets without data answered than is good
     """
 
     none: Final = 0
@@ -51,6 +53,8 @@ class Pause:
     saving: Final = 256
     turn: Final = 512
     asking: Final = 1024
+    allowance: Final = 2048
+    controls: Final = 4096
 
 
 class AckLine:

@@ -16,6 +16,8 @@ from binaryserver.session.line import Pause
 from binaryserver.session.reasons import Ending, Reason
 from binaryserver.transcode.envelope import Envelope
 from binaryserver.transcode.events import presenceRecord
+from binaryserver.transcode.privacy import shownPeer
+from binaryserver.transcode.pseudonyms import PseudonymsUnavailable
 from binaryserver.transcode.tracks import TrackEncoder
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ class BoxLink(BlockIntake):
         self.isListening = False
         self.deliveryQos = 1
         self._since = 0
+        self._protocol = cloudnext_pb2.PROTOCOL_UNSPECIFIED
 
     # What the protocols provide.
 
@@ -96,12 +99,32 @@ class BoxLink(BlockIntake):
         """
         gateway = self.gateway
         self._since = gateway.nowMs()
-        self.envelope = Envelope(self.box.key, gateway.ids.next(), self.linkEpoch, gateway.instance, protocol)
-        self._encoder = TrackEncoder(self.envelope, gateway.labels(self.box.key.account), gateway.bus.maxRecord)
+        self._protocol = protocol
+        self._applyTerms(gateway.ids.next())
         graceMs = int(gateway.limits.reconnectGrace * 1000)
         isBack = previous is not None and (previous.connected or self._since - previous.seenAt <= graceMs)
         kind = cloudnext_pb2.PRESENCE_TYPE_RECONNECT if isBack else cloudnext_pb2.PRESENCE_TYPE_CONNECT
         self._announce(kind, reason, bool(reason))
+
+    def accountChanged(self) -> None:
+        """
+        C{self.account} is another one now: what is taken from now on is published by its terms.
+        """
+        if not self.isBoxOpen:
+            return
+        try:
+            self._applyTerms(self.envelope.connectionId)
+        except PseudonymsUnavailable as error:
+            self.end(Ending(Reason.socketClosed, str(error)))
+
+    def _applyTerms(self, connectionId: int) -> None:
+        """
+        @raise PseudonymsUnavailable: its box is to have a pseudonym, and there is no key
+        """
+        gateway, policy = self.gateway, self.account.privacy
+        box = gateway.pseudonyms.published(self.box.key, policy)
+        self.envelope = Envelope(box, connectionId, self.linkEpoch, gateway.instance, self._protocol)
+        self._encoder = TrackEncoder(self.envelope, gateway.labels(self.account), gateway.bus.maxRecord, policy)
 
     def closed(self, ending: Ending, boxReason: str | None) -> None:
         """
@@ -143,7 +166,14 @@ class BoxLink(BlockIntake):
         gateway = self.gateway
         gateway.announcer.announce(
             presenceRecord(
-                self.envelope, gateway.ids.next(), kind, gateway.nowMs(), self.peer, reason, fromBox, detail[:256]
+                self.envelope,
+                gateway.ids.next(),
+                kind,
+                gateway.nowMs(),
+                shownPeer(self.account.privacy, self.peer),
+                reason,
+                fromBox,
+                detail[:256],
             ),
             then,
         )

@@ -23,6 +23,8 @@ from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.reasons import Reason
 from binaryserver.transcode.envelope import Envelope
 from binaryserver.transcode.events import presenceRecord
+from binaryserver.transcode.names import Published
+from binaryserver.transcode.privacy import shownPeer
 
 if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
@@ -237,18 +239,22 @@ class Membership:
             # The claim of the dead one may have come after its death, so that nobody asked for the box.
             gateway.registry.giveUp(previous.incarnation, orphan.box, orphan.linkEpoch)
         protocol = _PROTOCOLS.get(orphan.protocol, cloudnext_pb2.PROTOCOL_UNSPECIFIED)
-        envelope = Envelope(orphan.box, gateway.ids.next(), orphan.linkEpoch, gateway.instance, protocol)
         gateway.counters.orphans += 1
         toldMs = gateway.nowMs()
-        gateway.announcer.announce(
-            presenceRecord(
-                envelope,
-                gateway.ids.next(),
-                cloudnext_pb2.PRESENCE_TYPE_DISCONNECT,
-                gateway.nowMs(),
-                orphan.peer,
-                Reason.serverShutdown.value,
-                detail=f"its instance {incarnation} died",
-            ),
-            lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs),
-        )
+
+        def tell(published: Published) -> None:
+            envelope = Envelope(published.box, gateway.ids.next(), orphan.linkEpoch, gateway.instance, protocol)
+            gateway.announcer.announce(
+                presenceRecord(
+                    envelope,
+                    gateway.ids.next(),
+                    cloudnext_pb2.PRESENCE_TYPE_DISCONNECT,
+                    toldMs,
+                    shownPeer(published.policy, orphan.peer),
+                    Reason.serverShutdown.value,
+                    detail=f"its instance {incarnation} died",
+                ),
+                lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs),
+            )
+
+        gateway.names.whenKnown(orphan.box, tell)

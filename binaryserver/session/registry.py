@@ -114,6 +114,7 @@ class Registry:
         peer: str,
         clean: bool,
         refused: Callable[[Failure], None],
+        most: int = 0,
     ) -> Deferred[Claim]:
         """
         Make a link the box's link: the one before it, wherever it is, is closed.
@@ -122,6 +123,8 @@ class Registry:
         C{takenOver} was called. If the session store does not answer, it is not known whether the link has the box:
         C{refused} is called, and the claim goes on until it is known, since the one before it is to be asked for the
         box's tracks. Fails with L{StoreError} where it is known that the link does not have it.
+
+        @param most: see L{ISessionStore.claim}
         """
         if key in self._uncertain:
             return fail(StoreNotAsked("it has not answered for this box yet"))
@@ -129,7 +132,7 @@ class Registry:
         attempt = os.urandom(8).hex()
 
         def ask() -> None:
-            asked = self._store.claim(key, self._incarnation, protocol, peer, self._nowMs(), clean, attempt)
+            asked = self._store.claim(key, self._incarnation, protocol, peer, self._nowMs(), clean, attempt, most)
             asked.addCallbacks(answered, failed)
 
         def answered(claim: Claim) -> None:
@@ -138,16 +141,20 @@ class Registry:
             self._certain(key)
 
         def failed(failure: Failure) -> None:
-            isUnknown = failure.check(StoreUnavailable) and not failure.check(StoreNotAsked)
-            if key not in self._uncertain:
-                if not isUnknown:
-                    self._claimAnswered(key)
-                    box = self.boxes.get(key)
-                    if box is not None:
-                        # Made by a handover that met this claim.
-                        self._boxSettled(box)
+            wasAsked = key in self._uncertain
+            isRefused = failure.check(StoreError) and not failure.check(StoreUnavailable)
+            if isRefused or (not wasAsked and (not failure.check(StoreUnavailable) or failure.check(StoreNotAsked))):
+                self._claimAnswered(key)
+                box = self.boxes.get(key)
+                if box is not None:
+                    # Made by a handover that met this claim.
+                    self._boxSettled(box)
+                if wasAsked:
+                    self._certain(key)
+                else:
                     claimed.errback(failure)
-                    return
+                return
+            if not wasAsked:
                 self._uncertain[key] = []
                 refused(failure)
             self._clock.callLater(_CLAIM_RETRY, ask)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from typing import TYPE_CHECKING, Any
 
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import Certificate
 from twisted.internet import tcp
 from twisted.internet.error import ConnectionDone
 from twisted.internet.interfaces import IPushProducer
@@ -18,7 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from binaryserver.endpoints.identity import PeerIdentity, peerIdentity
+from binaryserver.endpoints.identity import PeerIdentity, isRevoked, peerIdentity
+from binaryserver.endpoints.upgrade import isSecure
 from binaryserver.errors import PeerError
 from binaryserver.session.arrival import ArrivingLink
 from binaryserver.session.line import Pause
@@ -31,6 +34,9 @@ if TYPE_CHECKING:
 
 _SEND_BUFFER = 32_768
 _MEMORY_PATIENCE = 5.0
+
+_CONTROL_BURST = 10.0
+"""s: how much of C{--control-rate} a link may use at once after it used nothing."""
 
 _SHARE = 64
 """Events other than data of one link in one turn of the reactor: more than ordinary clients send at once."""
@@ -63,6 +69,8 @@ class TransportLink(ArrivingLink, Protocol):
         self._budgeted = 0
         self._outputStalledSince: float | None = None
         self._endedAt = 0.0
+        self._controlDebt = 0.0
+        self._controlAt = 0.0
 
     # What the protocols provide.
 
@@ -144,7 +152,34 @@ class TransportLink(ArrivingLink, Protocol):
             self.handle(events)
         if connection.partialSize > FREE or self._budgeted:
             self._budget(connection.partialSize)
+        if connection.controls:
+            self._countControls(connection)
+        if self._allowance is not None:
+            self._spend(events, len(data))
         self.flushOutput()
+
+    def _spend(self, events: Sequence[Any], size: int) -> None:
+        """
+        Count what came against what the account may send.
+        """
+        if self._allowance is not None and self._ending is None:
+            dataEvents = self.dataEvents
+            self._allowance.spend(self, sum(type(event) in dataEvents for event in events), size)
+
+    def _countControls(self, connection: Any) -> None:
+        """
+        Let a link that floods us with what has no window wait.
+        """
+        rate, now = self.gateway.limits.controlRate, self.gateway.clock.seconds()
+        came, connection.controls = connection.controls, 0
+        if not rate or self._ending is not None:
+            return
+        self._controlDebt = max(0.0, self._controlDebt - (now - self._controlAt) * rate) + came
+        self._controlAt = now
+        over = self._controlDebt - rate * _CONTROL_BURST
+        if over > 0 and not self.pauses & Pause.controls:
+            self.pause(Pause.controls)
+            self.gateway.clock.callLater(over / rate, self.resume, Pause.controls)
 
     def _hold(self, events: list[Any]) -> None:
         """
@@ -288,6 +323,36 @@ class TransportLink(ArrivingLink, Protocol):
         """
         return peerIdentity(self.transport)
 
+    @property
+    def isSecure(self) -> bool:
+        """
+        See L{ArrivingLink.isSecure}.
+        """
+        return isSecure(self.transport)
+
+    @property
+    def isCertificateRevoked(self) -> bool:
+        """
+        See L{ArrivingLink.isCertificateRevoked}.
+        """
+        return isRevoked(self.transport)
+
+    def peerCertificate(self) -> Certificate | None:
+        """
+        The verified client certificate; L{None}: there is none.
+        """
+        getPeerCertificate = getattr(self.transport, "getPeerCertificate", None)
+        shown = None if getPeerCertificate is None else getPeerCertificate()
+        return None if shown is None else shown.to_cryptography()
+
+    @property
+    def certificateDigest(self) -> str:
+        """
+        See L{ArrivingLink.certificateDigest}.
+        """
+        certificate = self.peerCertificate()
+        return "" if certificate is None or self.identity() is None else certificate.fingerprint(SHA256()).hex()
+
     def end(self, ending: Ending) -> None:
         """
         See L{BoxLink.end}.
@@ -323,6 +388,7 @@ class TransportLink(ArrivingLink, Protocol):
         self.pauses |= Pause.closing
         self._held = []
         self.gateway.memory.release(self)
+        self._dropAllowance()
         self.transport.unregisterProducer()
         if self._isOpen:
             self.closed(ending, self._boxReason)

@@ -52,21 +52,27 @@ class RejectedMessage(RejectedData):
         self.message = message
 
 
-def decodeDownlink(record: StoredRecord, expiry: Callable[[str], int], maxPayload: int, nowMs: int) -> DownlinkMessage:
+def decodeDownlink(
+    record: StoredRecord,
+    read: cloudnext_pb2.DownlinkMessage,
+    real: Callable[[BoxKey], BoxKey],
+    expiry: Callable[[str], int],
+    maxPayload: int,
+    nowMs: int,
+) -> DownlinkMessage:
     """
     The message of one record, with what its sender left out filled in.
 
+    @param read: as it stands there: L{readDownlink}
+    @param real: gives the box that is known downstream by a name, or raises L{RejectedMessage}
     @param expiry: gives the ms after which a message on a channel expires if its sender does not say
     @param maxPayload: bytes
     @raise RejectedMessage: it is none, or one that no box may have
     """
-    read = readDownlink(record)
     # By the record's own time, so that it is judged alike however often it is read.
     sentMs = record.timestamp if 0 < record.timestamp < nowMs else nowMs
     id_ = read.id or f"{record.topic}/{record.partition}/{record.offset}"
-    box = BoxKey(read.account, read.asset)
-    if not (isName(box.account) and isName(box.asset)):
-        raise RejectedMessage("BAD_BOX", "account and asset are to be [A-Za-z0-9._-]{1,64}", None)
+    box = real(BoxKey(read.account, read.asset))
     if len(id_.encode()) > _MAX_ID:
         raise RejectedMessage("BAD_ID", f"an id of more than {_MAX_ID} bytes", None)
     message = DownlinkMessage(
@@ -147,19 +153,21 @@ def boxMessage(message: DownlinkMessage) -> bytes:
     ).SerializeToString()
 
 
-def finalStatusRecord(entry: MailboxEntry, instance: str, nowMs: int) -> Record:
+def finalStatusRecord(entry: MailboxEntry, box: BoxKey, instance: str, nowMs: int) -> Record:
     """
     The event of a final status.
 
     @param entry: with its C{final}
+    @param box: as for L{statusRecord}
     """
     final = entry.final
     assert final is not None
-    return statusRecord(entry, _FINAL[final.status], final.at, instance, nowMs, final.reason)
+    return statusRecord(entry, box, _FINAL[final.status], final.at, instance, nowMs, final.reason)
 
 
 def statusRecord(
     entry: MailboxEntry,
+    box: BoxKey,
     status: cloudnext_pb2.DeliveryStatus,
     at: int,
     instance: str,
@@ -170,18 +178,19 @@ def statusRecord(
     The event of one status of a message. Its id is derived from box, message id and status (of C{sent}, the attempt
     too), so that a repeat has the same.
 
+    @param box: whose message it is, as it is known downstream
     @param at: Unix ms, when it came to have it
     """
     message = entry.message
-    key = message.box.busKey
+    key = box.busKey
     eventName = b"%b/message/%b/%b" % (key, message.id.encode(), _NAMES[status])
     if status == SENT and entry.attempts > 1:
         eventName += b"/%d" % entry.attempts
     eventId = int.from_bytes(blake2b(eventName, digest_size=8).digest(), "little")
     value = cloudnext_pb2.Event(
         id=eventId,
-        account=message.box.account,
-        asset=message.box.asset,
+        account=box.account,
+        asset=box.asset,
         instance=instance,
         event_time=at,
         ingest_time=nowMs,

@@ -6,10 +6,12 @@ from __future__ import annotations
 
 from google.protobuf.message import DecodeError
 
+from binaryserver.directory.records import PrivacyPolicy
 from binaryserver.errors import RejectedData
 from binaryserver.model import EPOCH_2010_MS, BoxKey, Record, StoredRecord
 from binaryserver.proto import cloudnext_pb2, md30_pb2
 from binaryserver.transcode.envelope import CONTENT_TYPE, SPEC_VERSION, Envelope, cloudTime
+from binaryserver.transcode.privacy import LEFT_OUT
 from binaryserver.transcode.tracks import MAX_FUTURE_MS
 
 _MESSAGE = ("ce_type", b"cloudnext.v1.Message")
@@ -20,6 +22,9 @@ _NAME_CHARACTERS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwx
 _MAX_NAME = 64
 _MAX_MESSAGE_ID = 128
 _MAX_KEY = 1024
+_MAX_REASON = 512
+
+_NO_POLICY = PrivacyPolicy()
 
 # What a reject's record has beside the payload: its other fields, the key and the headers.
 _REJECT_OVERHEAD = 2048
@@ -125,19 +130,22 @@ def rejectRecord(
     payload: bytes,
     nowMs: int,
     maxRecord: int,
+    policy: PrivacyPolicy = _NO_POLICY,
 ) -> Record:
     """
     What could not be taken, with its bytes, cut to what one record may hold.
 
     @param source: where it came from, e.g. C{"md30:t"}
+    @param policy: if it says anything, the bytes are left out: nobody can tell what stands in them
     """
+    kept, why = (payload, "") if policy.isNone else (b"", LEFT_OUT)
     reject = cloudnext_pb2.Reject(
         source=source,
         account=envelope.box.account,
         asset=envelope.box.asset,
         code=code,
-        reason=reason[:512],
-        payload=payload[: max(0, maxRecord - _REJECT_OVERHEAD)],
+        reason=reason[:_MAX_REASON] + why,
+        payload=kept[: max(0, maxRecord - _REJECT_OVERHEAD)],
         payload_size=len(payload),
         link_epoch=envelope.linkEpoch,
         instance=envelope.instance,
@@ -159,20 +167,25 @@ def downlinkRejectRecord(
     instance: str,
     nowMs: int,
     maxRecord: int,
+    isPrivate: bool = False,
 ) -> Record:
     """
     A record of C{downlink} that cannot be used, with its bytes, cut to what one record may hold. Its key is kept.
 
-    @param box: whom it is for, if that is known
+    @param box: whom it is for, as far as that is known; with C{isPrivate} what may be told of it, and its key
     @param source: where it stood: C{TOPIC/PARTITION/OFFSET}, by which a repeat can be told
+    @param isPrivate: its account has a privacy policy, or may have one: its bytes and its key are left out
     """
+    value, key, why = record.value, record.key[:_MAX_KEY], ""
+    if isPrivate:
+        value, key, why = b"", box.busKey if box is not None else b"", LEFT_OUT
     reject = cloudnext_pb2.Reject(
         source=source,
         account=box.account if box is not None else "",
         asset=box.asset if box is not None else "",
         code=code,
-        reason=reason[:512],
-        payload=record.value[: max(0, maxRecord - _REJECT_OVERHEAD)],
+        reason=reason[:_MAX_REASON] + why,
+        payload=value[: max(0, maxRecord - _REJECT_OVERHEAD)],
         payload_size=len(record.value),
         instance=instance,
         ingest_time=nowMs,
@@ -185,4 +198,4 @@ def downlinkRejectRecord(
         ("ce_id", source.encode()),
         ("ce_time", cloudTime(nowMs)),
     ]
-    return Record(record.key[:_MAX_KEY], reject.SerializeToString(), headers)
+    return Record(key, reject.SerializeToString(), headers)

@@ -4,7 +4,8 @@ Names and types of a track's fields, serialized once for each set of fields that
 
 from __future__ import annotations
 
-from binaryserver.interfaces import IDirectorySource
+from typing import Protocol
+
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.transcode.wire import lengthDelimited
 
@@ -22,12 +23,23 @@ _MAX_CACHED_SETS = 4096
 _MAX_CACHED_FIELDS = 128
 
 
+class FieldDictionary(Protocol):
+    """
+    What fields' numbers mean; L{Directory<binaryserver.directory.cache.Directory>} knows.
+    """
+
+    def fieldName(self, account: str, number: int) -> tuple[str, str] | None:
+        """
+        Name and type of a numbered field of a track; L{None}: the account has none of that number. At once.
+        """
+
+
 class FieldLabels:
     """
     One account's labels.
     """
 
-    def __init__(self, directory: IDirectorySource, account: str) -> None:
+    def __init__(self, directory: FieldDictionary, account: str) -> None:
         self._directory = directory
         self._account = account
         self._bySet: dict[tuple[int, ...], bytes] = {}

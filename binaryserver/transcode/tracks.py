@@ -3,7 +3,8 @@ A box's tracks to the cloud's events: C{md30.v1.TrackBatch} to one C{cloudnext.v
 
 The event carries the track in the box's own wire form, validated by a parse, and beside it the names and types of its
 fields (L{binaryserver.transcode.labels}). What cannot be taken is told apart by track: a box with one absurd record
-must not lose the others of the batch.
+must not lose the others of the batch. Tracks of accounts with a privacy policy are rebuilt first, as it says
+(L{binaryserver.transcode.privacy}).
 """
 
 from __future__ import annotations
@@ -11,11 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from binaryserver.directory.records import PrivacyPolicy
 from binaryserver.ids import streamSalt
 from binaryserver.model import EPOCH_2010_MS, Record
 from binaryserver.proto.md30_pb2 import Track
 from binaryserver.transcode.envelope import CONTENT_TYPE, MILLISECONDS, Envelope, cloudTime, seconds
 from binaryserver.transcode.labels import FieldLabels
+from binaryserver.transcode.privacy import MAX_LATITUDE, MAX_LONGITUDE, publishedFingerprint, trackFilter
 from binaryserver.transcode.wire import (
     FIXED,
     KEY_EVENT_TIME,
@@ -36,8 +39,8 @@ MAX_TRACKS = 4096
 MAX_FUTURE_MS = 86_400_000
 """How far ahead of the gateway's clock a recorded time may be."""
 
-_MIN_LATITUDE, _MAX_LATITUDE = -900_000_000, 900_000_000
-_MIN_LONGITUDE, _MAX_LONGITUDE = -1_800_000_000, 1_800_000_000
+_MIN_LATITUDE, _MAX_LATITUDE = -MAX_LATITUDE, MAX_LATITUDE
+_MIN_LONGITUDE, _MAX_LONGITUDE = -MAX_LONGITUDE, MAX_LONGITUDE
 
 # What a record carries beside its value: key and headers.
 _RECORD_OVERHEAD = 512
@@ -47,6 +50,9 @@ _TYPE = ("ce_type", b"cloudnext.v1.Track")
 _KNOWN_HEADS = 2048
 _TRACK_HEADS = [TRACK + varint(length) for length in range(_KNOWN_HEADS)]
 """Key and length of the track, by its length."""
+
+
+_NO_POLICY = PrivacyPolicy()
 
 
 class RefusedTrack(NamedTuple):
@@ -67,12 +73,16 @@ class TrackEncoder:
     Makes the records of one link's tracks.
     """
 
-    __slots__ = ("_envelope", "_labels", "_maxValue", "_salt", "_stream", "_streamPrefix")
+    __slots__ = ("_envelope", "_filter", "_labels", "_maxValue", "_salt", "_stream", "_streamPrefix")
 
-    def __init__(self, envelope: Envelope, labels: FieldLabels, maxRecord: int) -> None:
+    def __init__(
+        self, envelope: Envelope, labels: FieldLabels, maxRecord: int, policy: PrivacyPolicy = _NO_POLICY
+    ) -> None:
         """
         @param maxRecord: bytes, the most that one record may have
+        @param policy: what of the tracks is published
         """
+        self._filter = trackFilter(policy)
         self._envelope = envelope
         self._labels = labels
         self._maxValue = maxRecord - _RECORD_OVERHEAD
@@ -102,7 +112,8 @@ class TrackEncoder:
         @param missingBefore: how many indices the box skipped before the first track taken
         @param nowMs: the ingest time, Unix ms
         @param skip: how many tracks at the beginning are duplicates
-        @param fingerprints: of each track of a batch without an index: what names it instead
+        @param fingerprints: of each track of a batch without an index: what names it instead; with a policy it is
+            L{publishedFingerprint}
         @return: records, what was refused, and the records' bytes in all
         """
         if stream != self._stream:
@@ -136,6 +147,10 @@ class TrackEncoder:
             extra += MISSING_BEFORE + varint(missingBefore)
         if skip:
             tracks, bodies, times, numbers = tracks[skip:], bodies[skip:], times[skip:], numbers[skip:]
+        if self._filter is not None:
+            tracks, bodies = self._filter.publishedAll(tracks)
+            if fingerprints is not None:
+                numbers = [publishedFingerprint(body) for body in bodies]
         columnsBefore: list[int] | None = None
         labels = b""
         for track, body, recordedAt, number in zip(tracks, bodies, times, numbers, strict=True):

@@ -46,6 +46,7 @@ class BusSteps(_Base):
     @cvar makesTopicsAtStart: C{start} makes what is missing among the context's topics, with L{partitionsAtStart}
     @cvar keepsHeaders: records come back with the headers that they were published with
     @cvar sharesPartitions: the members of a group read at once, each some partitions; if not, one of them reads all
+    @cvar mustErase: records of a key can be removed
     @cvar patience: s, the longest that one step (a start, a flush, a read) may take
     """
 
@@ -55,6 +56,7 @@ class BusSteps(_Base):
     makesTopicsAtStart = False
     keepsHeaders = True
     sharesPartitions = True
+    mustErase = False
     patience = 30.0
 
     # what a back end fills in

@@ -22,6 +22,7 @@ class MemoryBusContractTests(BusContractMixin, TestCase):
     """
 
     makesTopicsAtStart = True
+    mustErase = True
 
     def setUp(self) -> None:
         """

@@ -19,11 +19,13 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from binaryserver import sqlitelog, sqlitethread
+from binaryserver.bus import sqliteerasing
 from binaryserver.bus.sqlitebus import _SCHEMA, SqliteBus, _deleteOld, encodeHeaders
 from binaryserver.bus.sqlitereader import decodeHeaders
 from binaryserver.errors import BusError, ConfigError, RecordTooLarge
 from binaryserver.interfaces import IBus
-from binaryserver.model import StoredRecord
+from binaryserver.model import Record, StoredRecord
 from binaryserver.plugins import BackEndContext
 from tests.bus.contract import DurableBusContractMixin, StallingBusContractMixin, numbers, reactor, record
 
@@ -88,6 +90,7 @@ class SqliteBusContractTests(StallingBusContractMixin, DurableBusContractMixin, 
 
     makesTopicsAtStart = True
     sharesPartitions = False
+    mustErase = True
 
     def setUp(self) -> None:
         """
@@ -136,7 +139,7 @@ class SqliteBusTests(TestCase):
         """
         return SqliteBus(f"sqlite:{path}{query}", BackEndContext(reactor, option, flushInterval=0.001, topics=("t",)))
 
-    async def failure(self, deferred: Deferred[None], kind: type[Exception]) -> Exception:
+    async def failure(self, deferred: Deferred[Any], kind: type[Exception]) -> Exception:
         """
         What a Deferred fails with.
         """
@@ -311,6 +314,97 @@ class SqliteBusTests(TestCase):
         # Three of them take a page of 4 KiB: 768 may stay.
         self.assertTrue(3200 < found[0] < 3350, found[0])
         self.assertEqual(found, list(range(found[0], 4000)))
+
+    def bytes(self, path: str) -> bytes:
+        """
+        What stands in a file and in its write-ahead log.
+        """
+        return Path(path).read_bytes() + Path(f"{path}-wal").read_bytes()
+
+    async def test_erasedBytes(self) -> None:
+        """
+        What was erased, small or large, among others or at the end, is in no file any more, though another process has
+        the file open; nor is what was deleted before because of its age.
+        """
+        path = self.mktemp()
+        bus, other = self.makeBus(path), self.makeBus(path)
+        for one in (bus, other):
+            self.addCleanup(one.stop)
+            await one.start()
+        reader = await other.openReader(("t",), True)
+        for size in (10, 200, 3000, 60_000):
+            values = [b"<%d>" % (n % 40) * (size // 4) for n in range(80)]
+            records = [Record(b"acme/box-%d" % (n % 40), v, (("id", v[:40]),)) for n, v in enumerate(values)]
+            await bus.publish("t", 0, records)
+        await bus.publish("t", 0, [Record(b"acme/box-7", b"<7>")])
+        await reader.read(10)
+        trim = "DELETE FROM records WHERE offset < 20"
+        await bus._writer.call(lambda connection: connection.execute(trim).rowcount)
+        self.assertTrue(b"<7>" in self.bytes(path) and b"<9>" in self.bytes(path))
+        self.assertEqual(await bus.erase(b"acme/box-7"), 8)
+        self.assertNotIn(b"<7>", self.bytes(path))
+        await bus.erase(b"acme/box-9")
+        self.assertNotIn(b"<9>", self.bytes(path))
+        self.assertIn(b"<8>", self.bytes(path))
+
+    async def test_eraseInSteps(self) -> None:
+        """
+        Neither goes through much at once, nor deletes much at once; the end is found all the same.
+        """
+        self.patch(sqliteerasing, "_STRIDE", 7)
+        self.patch(sqliteerasing, "_STEP_BYTES", 30)
+        bus = self.makeBus(self.mktemp())
+        self.addCleanup(bus.stop)
+        await bus.start()
+        await bus.publish("t", 0, [record(n, b"a/%d" % (n // 10 % 2)) for n in range(100)])
+        removals: list[int] = []
+        remove = sqliteerasing._remove
+
+        def noted(connection: sqlite3.Connection, offsets: Sequence[int]) -> int:
+            removals.append(len(offsets))
+            return remove(connection, offsets)
+
+        self.patch(sqliteerasing, "_remove", noted)
+        self.assertEqual(await bus.erase(b"a/0"), 50)
+        self.assertEqual(sum(removals), 50)
+        self.assertLessEqual(max(removals), 5)
+        reader = await bus.openReader(("t",), True)
+        self.assertEqual(numbers(await reader.read(1000)), [n for n in range(100) if n // 10 % 2])
+
+    async def test_eraseWhileRead(self) -> None:
+        """
+        Somebody who reads in one transaction all the while keeps the log from being emptied: that is told, and the next
+        call does it.
+        """
+        self.patch(sqlitelog, "_TRIES", 1)
+        self.patch(sqlitethread, "_BUSY_STEP", 0.05)
+        path = self.mktemp()
+        bus = self.makeBus(path)
+        self.addCleanup(bus.stop)
+        await bus.start()
+        await bus.publish("t", 0, [record(1)])
+        lock = sqlite3.connect(path, isolation_level=None)
+        lock.execute("BEGIN")
+        lock.execute("SELECT * FROM records").fetchall()
+        error = await self.failure(bus.erase(b"acme/box-1"), BusError)
+        self.assertIn("-wal", str(error))
+        lock.close()
+        self.assertEqual(await bus.erase(b"acme/box-1"), 0)
+        self.assertNotIn(b"value-1", self.bytes(path))
+
+    async def test_stopDuringErase(self) -> None:
+        """
+        It has fired when the stop has.
+        """
+        bus = self.makeBus(self.mktemp())
+        await bus.start()
+        await bus.publish("t", 0, [record(1)])
+        fired: list[Any] = []
+        bus.erase(b"acme/box-1").addBoth(fired.append)
+        await bus.stop()
+        (failure,) = fired
+        failure.trap(BusError)
+        self.assertEqual(failure.getErrorMessage(), "the bus was stopped before all was erased")
 
     async def test_failedCommitFailsWhatItHeld(self) -> None:
         """

@@ -181,7 +181,7 @@ class GatewayTests(SynchronousTestCase):
             ("--bus=carrier-pigeon:", "names no back end"),
             ("--bus=sqlite:/dev/null/x", "/dev/null/x"),
             ("--sessions=sqlite:/dev/null/x", "/dev/null/x"),
-            ("--directory=https://nobody", "names no back end"),
+            ("--directory=ldap://nobody", "names no back end"),
             ("--md30=tcp:0:interface=0.0.0.0", "open: lets anybody in"),
             ("--md30=tls:0:cert=/nowhere:key=/nowhere", "/nowhere"),
             ("--md30=nonsense", "nonsense"),

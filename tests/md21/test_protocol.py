@@ -7,11 +7,13 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
+from argon2 import PasswordHasher
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import fail
 from twisted.trial.unittest import SynchronousTestCase
 
+from binaryserver.directory.records import Account, Box
 from binaryserver.errors import StoreUnavailable
 from binaryserver.gateway import Limits
 from binaryserver.md21 import values
@@ -26,6 +28,7 @@ from binaryserver.proto import cloudnext_pb2, md30_pb2
 from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.session.reasons import Ending
 from binaryserver.session.reasons import Reason as EndReason
+from tests.admission.handdirectory import HandDirectory
 from tests.downlink.world import BOX, message
 from tests.harness import ASSET, HandReactor, batch
 from tests.md21.world import START, Md21Box, Md21World, makeBlock, makeHeader
@@ -118,19 +121,34 @@ class ArrivalTests(Md21Case):
 
     def test_notAdmitted(self) -> None:
         """
-        The directory refuses: whatever was wrong, the answer is one. It is given all that the box said.
+        The directory does not admit it: whatever was wrong, the answer is one.
         """
-        asked: list[Any] = []
+        hashed = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash("right")
+        source = HandDirectory(Account("acme", secretHash=hashed), Box("acme", ASSET))
+        self.world = Md21World(directory=source)
+        for header in ({"account": "other"}, {"account": "acme", "asset": "other"}, {"account": "acme"}):
+            box = Md21Box(self.world)
+            box.send(makeHeader(**header))
+            self.assertEqual(box.received(), [values.HeaderAck(HeaderStatus.BAD_SECRET)])
+            self.assertTrue(box.isClosed)
+        self.assertEqual(
+            self.presences(),
+            [f"FAILED_CONNECT AUTH_FAILED_{what}" for what in ("ACCOUNT", "ASSET", "ASSET")],
+        )
+        self.world.md21Box(account="acme", secret="right")
 
-        class Directory:
-            def admit(self, *arguments: Any) -> Deferred[None]:
-                asked.append(arguments)
-                return succeed(None)
-
-        directory: Any = Directory()
-        self.world.gateway.directory = directory
-        self.refused(HeaderStatus.BAD_SECRET)
-        self.assertEqual(asked, [("dev", ASSET, b"s", False)])
+    def test_tlsRequired(self) -> None:
+        """
+        That its account requires TLS is told only to a box that has its secret.
+        """
+        hashed = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash("right")
+        source = HandDirectory(Account("acme", secretHash=hashed, requiresTls=True), Box("acme", ASSET))
+        self.world = Md21World(directory=source)
+        for secret, status in (("wrong", HeaderStatus.BAD_SECRET), ("right", HeaderStatus.TLS_REQUIRED)):
+            box = Md21Box(self.world)
+            box.send(makeHeader(account="acme", secret=secret))
+            self.assertEqual(box.received(), [values.HeaderAck(status)])
+        self.assertEqual(self.presences()[-1], "FAILED_CONNECT AUTH_FAILED_TRANSPORT")
 
     def test_storeAway(self) -> None:
         """
@@ -155,14 +173,15 @@ class ArrivalTests(Md21Case):
         """
         A box that is gone before the directory has answered is not told to be here.
         """
-        answer: Deferred[str | None] = Deferred()
-        directory: Any = self.world.gateway.directory
-        directory.admit = lambda *arguments: answer
+        source = HandDirectory(Account("acme", admitsAnyBox=True))
+        source.isHeld = True
+        self.world = Md21World(directory=source)
         box = Md21Box(self.world)
-        box.send(makeHeader())
+        box.send(makeHeader(account="acme"))
         box.lose()
-        answer.callback("dev")
-        self.world.turn()
+        for _ in range(2):
+            source.release()
+            self.world.turn()
         self.assertEqual(self.presences(), [])
 
     def test_takeover(self) -> None:

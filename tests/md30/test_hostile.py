@@ -224,7 +224,7 @@ class SlowStoreTests(SynchronousTestCase):
         One write is under way and one due; the link is not read meanwhile, and every SUBSCRIBE has its answer.
         """
         store = SlowStore()
-        world = World(store=store)
+        world = World(Limits(controlRate=0.0), store=store)
         box = world.box(clean=False)
         store.isSlow = True
         store.saves = 0

@@ -11,6 +11,7 @@ from twisted.internet import tcp
 from twisted.internet.protocol import Protocol
 from twisted.trial.unittest import SynchronousTestCase
 
+from binaryserver.gateway import Limits
 from binaryserver.mqtt.packets import PINGREQ, PINGRESP, encodePubacks, encodeUnsuback, encodeUnsubscribe
 from binaryserver.session.line import Pause
 from tests.harness import World, batch, publish
@@ -26,7 +27,7 @@ class ShareTests(SynchronousTestCase):
         Of many requests in one read a part is answered in each turn, in their order, and the link is not read
         meanwhile; what other links bring is taken in between.
         """
-        world = World()
+        world = World(Limits(controlRate=0.0))
         flooding, other = world.box("1"), world.box("2")
         flooding.link.dataReceived(b"".join(encodeUnsubscribe(n, ["d"]) for n in range(1, 301)))
         answers = flooding.received()

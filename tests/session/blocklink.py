@@ -11,6 +11,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail
 
 from binaryserver.bus.topics import Topics
+from binaryserver.directory.records import Account
 from binaryserver.errors import StoreUnavailable
 from binaryserver.model import BoxKey, Claim, FingerprintUpdate, MqttSession
 from binaryserver.plugins import BackEndContext
@@ -42,6 +43,7 @@ class BlockLink(BoxLink):
         self.ending: Ending | None = None
         self._acks: list[int] = []
         self._arrived: deque[tuple[list[Track], int]] = deque()
+        self.account = Account(BOX.account, admitsAnyBox=True)
         world.gateway.registry.links.add(self)
         self.pause(Pause.claiming)
         claim = world.gateway.registry.claim(self, BOX, "md21", self.peer, True, lambda _: None)

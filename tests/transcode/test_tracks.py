@@ -9,13 +9,10 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twisted.internet.defer import Deferred, succeed
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from binaryserver.ids import IdSource, streamSalt, trackId
-from binaryserver.interfaces import IDirectorySource
-from binaryserver.model import EPOCH_2010_MS, BoxKey, Clouds
+from binaryserver.model import EPOCH_2010_MS, BoxKey
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.proto.md30_pb2 import Track, Value
 from binaryserver.transcode.envelope import Envelope, cloudTime
@@ -27,44 +24,17 @@ NOW = 1_790_000_000_000
 BOX = BoxKey("acme", "350000000000001")
 
 
-@implementer(IDirectorySource)
 class Dictionary:
     """
     Two known fields; counts how often it is asked.
     """
 
-    requiresLoopback = False
-
     def __init__(self) -> None:
         self.asked = 0
 
-    def start(self) -> Deferred[None]:
-        """
-        See L{IDirectorySource.start}.
-        """
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        """
-        See L{IDirectorySource.stop}.
-        """
-        return succeed(None)
-
-    def admit(self, account: str, asset: str, password: bytes | None, certified: bool) -> Deferred[str | None]:
-        """
-        See L{IDirectorySource.admit}.
-        """
-        return succeed(account)
-
-    def clouds(self, account: str) -> Clouds:
-        """
-        See L{IDirectorySource.clouds}.
-        """
-        return Clouds.both
-
     def fieldName(self, account: str, number: int) -> tuple[str, str] | None:
         """
-        See L{IDirectorySource.fieldName}.
+        See L{FieldDictionary<binaryserver.transcode.labels.FieldDictionary>}.
         """
         self.asked += 1
         return {8: ("GPS_SPEED", "int"), 14: ("DIO_IGNITION", "bool")}.get(number)
