@@ -4,12 +4,11 @@ A directory in one TOML file.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any
 
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.task import LoopingCall
@@ -22,6 +21,7 @@ from binaryserver.directory.parsing import parseAccount, parseBox
 from binaryserver.directory.records import Account, Box, Change
 from binaryserver.directory.tables import BadRecord, kindOf
 from binaryserver.errors import ConfigError, DirectoryUnavailable
+from binaryserver.filestamp import FileStamp, stampOf
 from binaryserver.interfaces import IDirectorySource
 from binaryserver.plugins import BackEndContext
 
@@ -34,16 +34,6 @@ most.
 
 MAX_SIZE = 64 << 20
 """Bytes that the file may have."""
-
-
-class _Stamp(NamedTuple):
-    """
-    What tells one version of the file from another.
-    """
-
-    modified: int
-    inode: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +104,9 @@ def changesOf(old: Contents, new: Contents) -> list[Change]:
     return [*(Change(name) for name in accounts), *(Change(*key) for key in boxes)]
 
 
-def _stampOf(status: os.stat_result) -> _Stamp:
-    return _Stamp(status.st_mtime_ns, status.st_ino, status.st_size)
-
-
-def _look(path: str) -> _Stamp:
-    return _stampOf(os.stat(path))
-
-
-def _load(path: str) -> tuple[_Stamp, Contents | BadRecord]:
+def _load(path: str) -> tuple[FileStamp, Contents | BadRecord]:
     with open(path, "rb") as file:
-        stamp = _stampOf(os.fstat(file.fileno()))
+        stamp = stampOf(file.fileno())
         content = file.read(MAX_SIZE + 1)
     if len(content) > MAX_SIZE:
         return stamp, BadRecord(f"it has more than {MAX_SIZE >> 20} MiB")
@@ -134,7 +116,7 @@ def _load(path: str) -> tuple[_Stamp, Contents | BadRecord]:
         return stamp, error
 
 
-def _reload(path: str, old: Contents) -> tuple[_Stamp, Contents | BadRecord, list[Change]]:
+def _reload(path: str, old: Contents) -> tuple[FileStamp, Contents | BadRecord, list[Change]]:
     stamp, found = _load(path)
     return stamp, found, changesOf(old, found) if isinstance(found, Contents) else []
 
@@ -165,8 +147,8 @@ class FileDirectory:
         self._state = _State.made
         self._contents = Contents()
         self._changed: Callable[[Change], None] = lambda change: None
-        self._judged: _Stamp | None = None
-        self._seen: _Stamp | None = None
+        self._judged: FileStamp | None = None
+        self._seen: FileStamp | None = None
         self._complaint = ""
         self._loop: LoopingCall | None = None
         self._work: Deferred[Any] | None = None
@@ -230,7 +212,7 @@ class FileDirectory:
 
     async def _lookOnce(self) -> None:
         try:
-            stamp = await self._inThread(_look, self._path)
+            stamp = await self._inThread(stampOf, self._path)
             if stamp == self._judged:
                 self._seen, self._complaint = None, ""
                 return

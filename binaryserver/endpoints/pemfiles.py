@@ -17,9 +17,10 @@ from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
 from binaryserver.endpoints.errors import EndpointError
+from binaryserver.filestamp import FileStamp, stampIfThere
 
 Parsed = TypeVar("Parsed")
-Stamp = tuple[str, int, int, int] | tuple[str, None]
+Stamp = tuple[str, FileStamp | None]
 
 _CRL = re.compile(rb"-----BEGIN X509 CRL-----.+?-----END X509 CRL-----", re.DOTALL)
 
@@ -60,7 +61,7 @@ class CredentialFiles:
                 paths += _pemFiles(self.names)
             except OSError:
                 paths.append(self.names)
-        return [_stamp(path) for path in paths]
+        return [(path, stampIfThere(path)) for path in paths]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,14 +150,6 @@ def _pemFiles(folder: str) -> list[str]:
     # Names that begin with a dot are those of editors, and of Kubernetes' mounts.
     names = sorted(name for name in os.listdir(folder) if name.endswith(".pem") and not name.startswith("."))
     return [os.path.join(folder, name) for name in names]
-
-
-def _stamp(path: str) -> Stamp:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return (path, None)
-    return (path, status.st_mtime_ns, status.st_ino, status.st_size)
 
 
 def _namedCertificates(folder: str) -> tuple[NamedCertificate, ...]:

@@ -5,7 +5,6 @@ Bearer tokens, kept in a file.
 from __future__ import annotations
 
 import hmac
-import os
 import re
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -14,6 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from binaryserver.errors import ConfigError
+from binaryserver.filestamp import stampIfThere
 
 _LEAST: Final = 32
 """characters"""
@@ -90,7 +90,7 @@ class TokenFile:
         """
         self._path = path
         self._clock = clock
-        self._seen = self._stamp()
+        self._seen = stampIfThere(path)
         try:
             tokens = readTokens(path)
         except OSError as error:
@@ -118,7 +118,7 @@ class TokenFile:
         if now < self._nextPoll:
             return
         self._nextPoll = now + _POLL_INTERVAL
-        stamp = self._stamp()
+        stamp = stampIfThere(self._path)
         if stamp == self._seen:
             return
         self._seen = stamp
@@ -133,16 +133,6 @@ class TokenFile:
         self.log.info("{path}: read again: {count} tokens", path=self._path, count=len(tokens.good))
         if complaint:
             self.log.error("{path}: {complaint}", path=self._path, complaint=complaint)
-
-    def _stamp(self) -> tuple[int, int, int] | None:
-        """
-        What tells one state of the file from the next; L{None} if it is not there.
-        """
-        try:
-            status = os.stat(self._path)
-        except OSError:
-            return None
-        return (status.st_mtime_ns, status.st_ino, status.st_size)
 
 
 def _digests(tokens: Tokens) -> tuple[bytes, ...]:
