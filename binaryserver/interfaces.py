@@ -6,7 +6,7 @@ Everything that may wait gives a Deferred. Nothing here may block the reactor's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -81,7 +81,8 @@ class IDirectoryPlugin(IBackEndPlugin):
 
 class IBoxProtocol(Interface):
     """
-    A protocol that boxes speak. A plugin; C{--NAME ENDPOINT} makes it listen.
+    A protocol that boxes speak. A plugin; C{--listen NAME=ENDPOINT} makes it listen (for those that come with the
+    gateway, C{--NAME ENDPOINT}).
     """
 
     name: str = Attribute("Lower case, e.g. C{'md30'}.")
@@ -155,6 +156,18 @@ class IInbox(Interface):
     def wakeAll() -> None:
         """
         Something that was to be heard may have been lost: there may be mail for any box.
+        """
+
+
+class ILanes(Interface):
+    """
+    What an L{IBus} provides beside it if not all records of one partition wait for the same: whoever gathers flushes
+    gathers one a lane, so that no record waits for what only others need.
+    """
+
+    def laneOf(key: bytes) -> Hashable:
+        """
+        The lane of a key's records, at once. It may change while the bus is up. Never raises.
         """
 
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
-from binaryserver.interfaces import IBus, IBusConsumer, IBusReader
+from binaryserver.interfaces import IBus, IBusConsumer, IBusReader, ILanes
 from binaryserver.model import Clouds, Record
 
 
@@ -57,13 +57,15 @@ class SecondCloud(Protocol):
         """
 
 
-@implementer(IBus)
+@implementer(IBus, ILanes)
 class CloudsBus:
     """
     Publishes tracks, messages and presences by their account; everything else is CloudNext's alone.
 
     A flush is durable once each cloud concerned has its part of it. It fails, once both have answered, if one of them
     failed; the other may have it then, and has it twice, with the same key and C{ce_id}, when it is sent again.
+
+    Each set of clouds is a lane, so that accounts of one cloud need not wait for the other.
     """
 
     def __init__(self, main: IBus, queue: SecondCloud, clouds: Callable[[str], Clouds]) -> None:
@@ -108,20 +110,25 @@ class CloudsBus:
         """
         return self._main.partitionFor(topic, key)
 
+    def laneOf(self, key: bytes) -> Clouds:
+        """
+        See L{ILanes.laneOf}.
+        """
+        return self._clouds(_accountOf(key))
+
     def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Deferred[None]:
         """
         See L{IBus.publish}.
         """
         if topic not in self._queue.topics:
             return self._main.publish(topic, partition, records)
-        accounts = {record.key.partition(b"/")[0] for record in records}
-        places = {account: self._clouds(account.decode("utf-8", "replace")) for account in accounts}
+        places = {account: self._clouds(account) for account in {_accountOf(record.key) for record in records}}
         if set(places.values()) <= {Clouds.cloudnext}:
             return self._main.publish(topic, partition, records)
         parts: dict[Clouds, list[Record]] = {clouds: [] for clouds in Clouds}
         next_: list[Record] = []
         for record in records:
-            clouds = places[record.key.partition(b"/")[0]]
+            clouds = places[_accountOf(record.key)]
             parts[clouds].append(record)
             if clouds is not Clouds.cloudconnect:
                 next_.append(record)
@@ -158,6 +165,10 @@ class CloudsBus:
         See L{IBus.openConsumer}. Of CloudNext.
         """
         return self._main.openConsumer(topics, group)
+
+
+def _accountOf(key: bytes) -> str:
+    return key.partition(b"/")[0].decode("utf-8", "replace")
 
 
 def _all(deferreds: Sequence[Deferred[None]]) -> Deferred[None]:

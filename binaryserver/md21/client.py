@@ -110,9 +110,14 @@ class Md21Client(Deliveries):
         See L{DatagramLink.datagramReceived}.
         """
         # Nothing is to be held: L{mayTakeDatagram}.
-        events = list(self._connection.receiveDatagram(pdu, octets, self.gateway.clock.seconds()))
-        self.handle(events)
-        self._spend(events, len(octets))
+        connection = self._connection
+        self.handle(connection.receiveDatagram(pdu, octets, self.gateway.clock.seconds()))
+        if connection.controls:
+            # Now: the stream may be silent for days, and would have to wait for all of them together.
+            came, connection.controls = connection.controls, 0
+            self._countControls(came)
+        if self._allowance is not None:
+            self._allowance.spendBytes(self, len(octets))
         self.flushOutput()
 
     def resumeReading(self) -> None:

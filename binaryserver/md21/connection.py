@@ -47,7 +47,8 @@ class Connection:
     @ivar state: L{ConnectionState}
     @ivar isSecure: TLS was started on the link
     @ivar channels: the numbers of channels
-    @ivar controls: pings that came; its owner sets it back
+    @ivar controls: pings that came, and what else no window bounds: acks of nothing, refused files, parts of a file
+        that did not wait for the ack of the one before; its owner sets it back
     """
 
     __slots__ = (
@@ -317,6 +318,7 @@ class Connection:
     def _events(self, pdus: list[bytes]) -> list[Event]:
         events: list[Event] = []
         share = MAX_AT_ONCE
+        parts = 0
         for pdu in pdus:
             try:
                 value = decode(pdu)
@@ -328,7 +330,10 @@ class Connection:
                 events.append(Block(value, pdu))
                 continue
             event = self._event(value)
-            if event is None and type(value) is not values.FilePart:
+            if type(value) is values.FilePart:
+                self.controls += parts > 0
+                parts += 1
+            elif event is None:
                 share -= 1
                 if not share:
                     event = self._fail(ProtocolViolation("a flood of PDUs that are answered at once"))
@@ -373,7 +378,8 @@ class Connection:
         return self._fail(error, Reason.UNKNOWN_DYNAMIC_CHANNEL if isDynamic else Reason.UNKNOWN_CHANNEL)
 
     def _messageAck(self, ack: values.MessageAck) -> Event:
-        self._timers.ackedMessage(ack.temporaryId)
+        if not self._timers.ackedMessage(ack.temporaryId) and not ack.application:
+            self.controls += 1
         return ack
 
     def _reconfigure(self, reconfigure: values.ReconfigureMsg) -> None:
@@ -394,6 +400,7 @@ class Connection:
             self._timers.file(False, self._timers.seenAt)
         if isinstance(outcome, FileReceived):
             return outcome
+        self.controls += outcome.status is not values.FileStatus.OK
         self.send(outcome)
         return None
 

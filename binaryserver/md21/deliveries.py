@@ -186,9 +186,10 @@ class Deliveries(TransportLink):
     def _lookUp(self, ack: values.MessageAck) -> None:
         """
         Find the message of an answer that was sent over an earlier link: in the mailbox, where it stays until then. The
-        link is not read meanwhile.
+        link is not read meanwhile; nor for longer, if it comes with many of them.
         """
         self.pause(Pause.asking)
+        self._countControls(1)
         found = self.gateway.store.mailbox(self.box.key)
         found.addCallbacks(self._lookedUp, self._notLookedUp, callbackArgs=(ack,)).addErrback(self._failedAtAnswer)
 

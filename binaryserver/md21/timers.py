@@ -138,11 +138,13 @@ class Timers:
         """
         self._unacked[temporaryId] = now - self._lost
 
-    def ackedMessage(self, temporaryId: int) -> None:
+    def ackedMessage(self, temporaryId: int) -> bool:
         """
-        It did, or never will need to.
+        It did.
+
+        @return: whether that was awaited
         """
-        self._unacked.pop(temporaryId, None)
+        return self._unacked.pop(temporaryId, None) is not None
 
     def file(self, isUnderWay: bool, now: float) -> None:
         """

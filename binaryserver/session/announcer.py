@@ -4,14 +4,14 @@ Presences and statuses on their way to the bus: in order, and repeated until the
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from binaryserver.interfaces import IBus
+from binaryserver.interfaces import IBus, ILanes
 from binaryserver.model import Record
 
 _RETRY = 1.0
@@ -19,13 +19,15 @@ _RETRY = 1.0
 # What a record costs in memory beside its value.
 _RECORD_COST = 600
 
+# A partition, and a lane of the bus.
+_Place = tuple[int, Hashable]
 _Announced = tuple[Record, Callable[[], None] | None]
 
 
 class Announcer:
     """
-    One flush a partition is under way at a time; what comes meanwhile gathers behind it. A flush that failed is sent
-    again before anything later, so that a box's events keep their order.
+    One flush a partition (and lane, where the bus has some) is under way at a time; what comes meanwhile gathers behind
+    it. A flush that failed is sent again before anything later, so that a box's events keep their order.
 
     @ivar waiting: records not yet durable
     @ivar queuedBytes: memory of those that the bus has not been handed
@@ -38,8 +40,9 @@ class Announcer:
         self._bus = bus
         self._topic = topic
         self._clock = clock
-        self._queued: dict[int, list[_Announced]] = {}
-        self._sending: set[int] = set()
+        self._lanes: ILanes | None = ILanes(bus, None)
+        self._queued: dict[_Place, list[_Announced]] = {}
+        self._sending: set[_Place] = set()
         self._idle: list[Deferred[None]] = []
         self.waiting = 0
         self.queuedBytes = 0
@@ -51,13 +54,14 @@ class Announcer:
 
         @param then: called once it is durable
         """
-        partition = self._bus.partitionFor(self._topic, record.key)
-        self._queued.setdefault(partition, []).append((record, then))
+        lane = None if self._lanes is None else self._lanes.laneOf(record.key)
+        place = self._bus.partitionFor(self._topic, record.key), lane
+        self._queued.setdefault(place, []).append((record, then))
         self.queuedBytes += len(record.value) + _RECORD_COST
         self.waiting += 1
-        if partition not in self._sending:
-            self._sending.add(partition)
-            self._clock.callLater(0, self._send, partition)
+        if place not in self._sending:
+            self._sending.add(place)
+            self._clock.callLater(0, self._send, place)
 
     def whenIdle(self) -> Deferred[None]:
         """
@@ -69,21 +73,19 @@ class Announcer:
         self._idle.append(idle)
         return idle
 
-    def _send(self, partition: int) -> None:
-        announced = self._queued.pop(partition)
+    def _send(self, place: _Place) -> None:
+        announced = self._queued.pop(place)
         self.queuedBytes -= _cost(announced)
-        done = self._bus.publish(self._topic, partition, [record for record, _ in announced])
-        done.addCallbacks(
-            self._sent, self._failed, callbackArgs=(partition, announced), errbackArgs=(partition, announced)
-        )
+        done = self._bus.publish(self._topic, place[0], [record for record, _ in announced])
+        done.addCallbacks(self._sent, self._failed, callbackArgs=(place, announced), errbackArgs=(place, announced))
 
-    def _sent(self, _: None, partition: int, announced: list[_Announced]) -> None:
+    def _sent(self, _: None, place: _Place, announced: list[_Announced]) -> None:
         self.waiting -= len(announced)
         self.isFailing = False
-        if partition in self._queued:
-            self._send(partition)
+        if place in self._queued:
+            self._send(place)
         else:
-            self._sending.discard(partition)
+            self._sending.discard(place)
         for _record, then in announced:
             if then is not None:
                 then()
@@ -92,16 +94,16 @@ class Announcer:
             for deferred in idle:
                 deferred.callback(None)
 
-    def _failed(self, failure: Failure, partition: int, announced: list[_Announced]) -> None:
+    def _failed(self, failure: Failure, place: _Place, announced: list[_Announced]) -> None:
         self.log.warn(
             "bus did not take events of {topic}, trying again: {reason}",
             topic=self._topic,
             reason=failure.getErrorMessage(),
         )
         self.isFailing = True
-        self._queued[partition] = announced + self._queued.get(partition, [])
+        self._queued[place] = announced + self._queued.get(place, [])
         self.queuedBytes += _cost(announced)
-        self._clock.callLater(_RETRY, self._send, partition)
+        self._clock.callLater(_RETRY, self._send, place)
 
 
 def _cost(announced: list[_Announced]) -> int:

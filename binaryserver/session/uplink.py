@@ -1,15 +1,16 @@
 """
 From batches of boxes to flushes of the bus, and back from commits to acks and marks.
 
-What one turn of the reactor brought for one partition goes to the bus at once, in a few parts if it is much, with one
-Deferred for each. When it fires, each batch in it is settled with its stream (L{binaryserver.session.index}) or with
-its box's fingerprints (L{binaryserver.session.fingerprints}), the links concerned are told once each, and the marks
-that rose and the fingerprints that were added are handed to the session store, merged.
+What one turn of the reactor brought for one partition (and lane, where the bus has some) goes to the bus at once, in a
+few parts if it is much, with one Deferred for each. When it fires, each batch in it is settled with its stream
+(L{binaryserver.session.index}) or with its box's fingerprints (L{binaryserver.session.fingerprints}), the links
+concerned are told once each, and the marks that rose and the fingerprints that were added are handed to the session
+store, merged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from twisted.internet.defer import Deferred
@@ -18,7 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.errors import BinaryServerError
-from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.interfaces import IBus, ILanes, ISessionStore
 from binaryserver.model import FingerprintUpdate, MarkUpdate, Record
 from binaryserver.session.fingerprints import DEFAULT_WINDOW, Fingerprints
 from binaryserver.session.index import Stream, Taken
@@ -118,7 +119,9 @@ class Uplink:
         self._store = store
         self._clock = clock
         self._window = window
-        self._open: dict[tuple[str, int], _Flush] = {}
+        lanes: ILanes | None = ILanes(bus, None)
+        self._laneOf: Callable[[bytes], Hashable] = _onlyLane if lanes is None else lanes.laneOf
+        self._open: dict[tuple[str, int, Hashable], _Flush] = {}
         self._openBytes = 0
         self._handed: list[tuple[Deferred[None], str, int, int, _Flush]] = []
         self.fingerprintWindow = fingerprintWindow
@@ -172,7 +175,7 @@ class Uplink:
 
         @param size: bytes of the records
         """
-        key = (topic, partition)
+        key = (topic, partition, self._laneOf(records[0].key))
         flush = self._open.get(key)
         if flush is None:
             if not self._open and not self._handed:
@@ -196,7 +199,7 @@ class Uplink:
         Hand what has gathered to the bus now.
         """
         flushes, self._open = self._open, {}
-        for (topic, partition), flush in flushes.items():
+        for (topic, partition, _), flush in flushes.items():
             self._handOver(topic, partition, flush)
         handed, self._handed = self._handed, []
         for done, topic, partition, count, flush in handed:
@@ -319,6 +322,13 @@ def _noBytes() -> int:
     Likewise.
     """
     return 0
+
+
+def _onlyLane(key: bytes) -> Hashable:
+    """
+    Of a bus that has no others.
+    """
+    return None
 
 
 def _nothingFor(box: BoxSession) -> None:

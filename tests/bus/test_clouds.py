@@ -5,6 +5,7 @@ Tests for L{binaryserver.bus.clouds}.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Sequence
+from functools import partial
 
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
@@ -18,6 +19,7 @@ from binaryserver.errors import BusError, ConfigError
 from binaryserver.interfaces import IBus
 from binaryserver.model import Clouds, Record
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.announcer import Announcer
 from tests.bus.contract import BusContractMixin, reactor, record
 from tests.bus.memoryqueue import MemoryQueue
 
@@ -153,6 +155,32 @@ class CloudsBusTests(SynchronousTestCase):
         self.turn()
         self.failureResultOf(done, BusError)
         self.assertEqual(self.inMain(), [b"value-1", b"value-2"])
+
+    def test_lanes(self) -> None:
+        """
+        Presences of CloudNext's accounts do not wait for the queue, though they are told beside those of others that
+        do; an account that moves is in another lane from then on.
+        """
+        places = dict(ACCOUNTS)
+        bus = CloudsBus(self.main, self.queue, places.__getitem__)
+        announcer = Announcer(bus, TOPICS.presences, self.clock)
+        self.queue.isAway = True
+        told: list[str] = []
+        for turn in range(2):
+            for account in ACCOUNTS:
+                (one,) = records(account, turn)
+                announcer.announce(one, partial(told.append, f"{account} {turn}"))
+            self.turn()
+        self.assertEqual(told, ["next 0", "next 1"])
+        places["connect"] = Clouds.cloudnext
+        announcer.announce(records("connect", 2)[0], partial(told.append, "connect 2"))
+        self.turn()
+        self.assertEqual(told[2:], ["connect 2"])
+        self.queue.isAway = False
+        while self.queue.pendingBytes:
+            self.queue.settle()
+            self.turn()
+        self.assertEqual(sorted(told[3:]), ["both 0", "both 1", "connect 0", "connect 1"])
 
     def test_start(self) -> None:
         """

@@ -25,6 +25,7 @@ from binaryserver.md21.values import Capabilities, Channel, FileStatus, HeaderSt
 from binaryserver.model import BoxKey, MqttSession
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2, md30_pb2
+from binaryserver.session.line import Pause
 from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.session.reasons import Ending
 from binaryserver.session.reasons import Reason as EndReason
@@ -700,6 +701,57 @@ class HostileTests(Md21Case):
         box.send(*([answer] * 1000), makeBlock(1))
         self.world.turn()
         self.assertEqual(box.acks(), 1)
+
+    def test_answersAtOnce(self) -> None:
+        """
+        Parts of no file, files that are refused, acks of nothing: a link that brings many of them waits, and others
+        are served meanwhile; what a box sends that waits for its answers never makes it wait.
+        """
+        floods: tuple[values.Pdu, ...] = (
+            values.FilePart(1, 0, b"x"),
+            values.MessageAck(MessageStatus.ACK, 7),
+            values.MessageAck(MessageStatus.NACK, 7),
+        )
+        for flood in floods:
+            box = self.world.md21Box("flooding")
+            for _ in range(3):
+                box.send(*([flood] * 200))
+            self.assertTrue(box.link.pauses & Pause.controls, flood)
+            self.world.wait(61)
+            self.assertEqual(box.link.pauses, Pause.none)
+            box.lose()
+
+    def test_smallParts(self) -> None:
+        """
+        A file in parts of one byte each: one that is not waited for by the box counts, one that is does not.
+        """
+        start = values.FileStart(1, "f", 100_000, bytes(32))
+        waiting = self.world.md21Box("waiting")
+        waiting.send(start)
+        for number in range(600):
+            waiting.send(values.FilePart(1, number, b"x"))
+        self.assertEqual(waiting.link.pauses, Pause.none)
+        flooding = self.world.md21Box("flooding")
+        flooding.send(start, *(values.FilePart(1, number, b"x") for number in range(600)))
+        self.assertTrue(flooding.link.pauses & Pause.controls)
+
+    def test_unknownAnswers(self) -> None:
+        """
+        Answers of the application to messages that nobody sent: each asks the session store, and so they are few.
+        """
+        box = self.world.md21Box()
+        asked: list[BoxKey] = []
+        store: Any = self.world.store
+        mailbox = store.mailbox
+
+        def ask(key: BoxKey) -> Any:
+            asked.append(key)
+            return mailbox(key)
+
+        store.mailbox = ask
+        box.send(*(values.MessageAck(MessageStatus.ACK, 0, number + 1, True) for number in range(1000)))
+        self.assertTrue(box.link.pauses & Pause.controls)
+        self.assertLess(len(asked), 250)
 
 
 class FuzzTests(SynchronousTestCase):

@@ -14,6 +14,7 @@ from binaryserver.md21.codec import decode, encode
 from binaryserver.md21.datagrams import ACK_DELAY
 from binaryserver.md21.udp import UdpSide
 from binaryserver.md21.values import Capabilities, HeaderAck, Message, Ping, Reason, TrackingAck, Transport, WantAck
+from binaryserver.session.line import Pause
 from tests.md21.test_udp import HOME, FakeSocket
 from tests.md21.world import Md21Box, Md21World, makeBlock, makeHeader
 
@@ -250,3 +251,24 @@ class UdpLinkTests(SynchronousTestCase):
             world.clock.pump([1.0] * 100)
             box.datagram(1, Ping(1))
         self.assertTrue(box.isClosed)
+
+    def test_pingsAreCountedWhenTheyCome(self) -> None:
+        """
+        A box that pings by datagram for days and then says something on TCP is not taken for one that floods; one that
+        floods by datagram waits.
+        """
+        world = UdpWorld()
+        box = world.udpBox()
+        for number in range(1, 401):
+            world.clock.pump([1.0] * 30)
+            box.datagram(number, Ping(number))
+        box.received()
+        box.block(1)
+        self.assertEqual(box.link.pauses, Pause.none)
+        self.assertEqual(box.acks(), 1)
+        for number in range(401, 701):
+            ping = Transport(box.token, number, (), encode(Ping(number)))
+            world.udp.datagramReceived(encode(ping), HOME)
+        self.assertTrue(box.link.pauses & Pause.controls)
+        world.clock.pump([1.0] * 10)
+        self.assertEqual(box.link.pauses, Pause.none)

@@ -5,6 +5,7 @@ Tests for L{binaryserver.shovel.copier} and L{binaryserver.shovel.publishing}, w
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
@@ -52,6 +53,39 @@ class FaultyBus(MemoryBus):
         publish = super().publish
         self.held.append(lambda: publish(topic, partition, records).addBoth(waiting.callback))
         return waiting
+
+
+class Life:
+    """
+    What ends before or after the effect of one of the calls it bounds: no answer comes from then on.
+
+    @ivar isOver: it has
+    """
+
+    def __init__(self, moments: int) -> None:
+        """
+        @param moments: how many it lasts, of which each call has two
+        """
+        self._left = moments
+        self.isOver = False
+
+    def bounding(self, call: Callable[..., Deferred[Any]]) -> Callable[..., Deferred[Any]]:
+        """
+        A function, as long as this lasts.
+        """
+
+        def bounded(*arguments: Any) -> Deferred[Any]:
+            if self._ends():
+                return Deferred()
+            done = call(*arguments)
+            return Deferred() if self._ends() else done
+
+        return bounded
+
+    def _ends(self) -> bool:
+        self.isOver = self.isOver or not self._left
+        self._left -= 1
+        return self.isOver
 
 
 class CopierTests(SynchronousTestCase):
@@ -283,6 +317,36 @@ class CopierTests(SynchronousTestCase):
         self.pass_(LEASE)
         self.assertCopied(records)
         self.assertEqual(self.counts.again, 5)
+
+    def test_diesAnywhere(self) -> None:
+        """
+        Killed before or after whichever of its calls of list and bus has its effect: the next loses nothing, keeps the
+        order, and repeats one batch at most.
+        """
+        records = trackRecords(0, 25)
+        deaths = 0
+        while True:
+            self.setUp()
+            self.put(records)
+            life = Life(deaths)
+            mortal = self.makeCopier(name="mortal")
+            source = mortal._source
+            source.exchange = life.bounding(source.exchange)  # type: ignore[method-assign]
+            source.renew = life.bounding(source.renew)  # type: ignore[method-assign]
+            self.bus.publish = life.bounding(self.bus.publish)  # type: ignore[method-assign]
+            mortal.start()
+            self.pass_(2)
+            if not life.isOver:
+                break
+            del self.bus.publish
+            self.copier.start()
+            self.pass_(2 * LEASE)
+            ids = [dict(one.headers)["ce_id"] for one in self.stored(TOPICS.tracks)]
+            self.assertEqual(list(dict.fromkeys(ids)), [dict(one.headers)["ce_id"] for one in records], deaths)
+            self.assertLessEqual(len(ids), len(records) + 10)
+            self.assertEqual((self.list.events, self.list.taken), ([], []))
+            deaths += 1
+        self.assertGreater(deaths, 12)
 
     def test_overtaken(self) -> None:
         """

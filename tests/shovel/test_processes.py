@@ -9,6 +9,7 @@ import subprocess
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+import msgpack
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 
@@ -17,7 +18,8 @@ from binaryserver.bus.kafkabus import KafkaBus
 from binaryserver.model import Clouds, Record
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
-from binaryserver.transcode.cloudconnect_layout import Kind
+from binaryserver.transcode.cloudconnect import encodeEvent
+from binaryserver.transcode.cloudconnect_layout import RESERVED, Kind
 from tests.services import KafkaProcess, requireKafka
 from tests.session.contract_base import reactor
 from tests.shovel.events import recordsOf, trackRecords
@@ -189,6 +191,37 @@ class ShovelProcessTests(ShovelTestCase):
         (rejects,) = self.consume(topics.rejects).values()
         reject = cloudnext_pb2.Reject.FromString(rejects[0].value)
         self.assertEqual((reject.payload, reject.code, reject.source), (b"poison", "DECODE", "rqueue:tracks"))
+
+    async def test_strangeRecords(self) -> None:
+        """
+        What can be read as an event and is a strange record, such as nobody publishes, blocks nothing either.
+        """
+        self.startRedis()
+        topics = self.makeTopics(requireKafka())
+        queue = await self.startQueue(topics)
+        (record, last) = trackRecords(0, 2)
+        strange: tuple[dict[str, object], ...] = (
+            {"headers": [["", b"x"]]},
+            {"headers": [["a\0b", b"x"]]},
+            {"headers": [["\u00fc" * 40_000, b""]]},
+            {"headers": [["n", b"v"]] * 40_000},
+            {"headers": []},
+            {"key": b""},
+            {"key": b"\xff" * 200_000},
+        )
+        for rest in strange:
+            event = msgpack.unpackb(encodeEvent(Kind.track, record))
+            event["meta"][RESERVED].update(rest)
+            await queue._link.call("RPUSH", f"{self.prefix}tracks", msgpack.packb(event))
+        await queue.publish(topics.tracks, 0, [last])
+        shovel = self.shovel()
+
+        def done() -> int:
+            counts = shovel.get("counts")
+            return int(counts["copied"]["track"]) + int(counts["rejected"]["track"])
+
+        await self.until(lambda: done() == len(strange) + 1)
+        self.assertIn(last, [record for records in self.consume(topics.tracks).values() for record in records])
 
     async def test_memoryShort(self) -> None:
         """
