@@ -200,7 +200,7 @@ class Assembly:
             CredentialsService(credentials).setServiceParent(services)
         for name, listener in listeners:
             listener.endpoint.onReload(gateway.recheck.certificatesChanged)
-            listener.factory = partial(_boxProtocol(name).buildFactory, gateway)
+            listener.factory = partial(_boxProtocols()[name].buildFactory, gateway)
             listener.setServiceParent(services)
         return life
 
@@ -211,7 +211,7 @@ class Assembly:
         @raise ConfigError: an endpoint string is wrong
         """
         return [
-            (name, ListeningService(f"--{name}", one, self._boxEndpoint(f"--{name}", one), self._mustBeLoopback))
+            (name, ListeningService(_option(name), one, self._boxEndpoint(_option(name), one), self._mustBeLoopback))
             for name, one in self._descriptions()
         ]
 
@@ -219,7 +219,7 @@ class Assembly:
         """
         One of them that the parent has bound.
         """
-        return AdoptedListeningService(self._reactor, descriptor, family, self._boxEndpoint(f"--{name}", description))
+        return AdoptedListeningService(self._reactor, descriptor, family, self._boxEndpoint(_option(name), description))
 
     def checkWorkers(self) -> None:
         """
@@ -229,16 +229,26 @@ class Assembly:
         """
         for name, description in self._descriptions():
             if description.partition(":")[0].lower() == "unix":
-                raise ConfigError(f"--{name}", f"{description}: unix: cannot be shared by --workers")
+                raise ConfigError(_option(name), f"{description}: unix: cannot be shared by --workers")
         self._md21()
         self._udp(self._settings["workers"] - 1)
 
     def _descriptions(self) -> list[tuple[str, str]]:
         """
         Names of protocols, and endpoint strings.
+
+        @raise ConfigError: a plugin's protocol is not there
         """
         given = {"md30": self._settings["md30"], "md21": self._settings["md21"]}
-        return [(name, one) for name, descriptions in given.items() for one in descriptions if one != OFF]
+        found = [(name, one) for name, descriptions in given.items() for one in descriptions if one != OFF]
+        for text in self._settings["listen"]:
+            name, separator, description = text.partition("=")
+            known = sorted(set(_boxProtocols()) - set(given))
+            if not separator or name not in known:
+                names = ", ".join(known) or "no plugin brings one"
+                raise ConfigError("--listen", f"{text}: the form is PROTOCOL=ENDPOINT; known protocols: {names}")
+            found.append((name, description))
+        return found
 
     def _boxEndpoint(self, option: str, description: str) -> ServerEndpoint:
         return self._endpoint(option, description, self._door)
@@ -261,7 +271,7 @@ class Assembly:
             self._bus,
             self._store,
             self._directory,
-            PasswordChecker(self._threads.call, settings["secret-queue"]),
+            PasswordChecker(self._threads.call, settings["secret-queue"], settings["secret-threads"]),
             self._pseudonyms,
             self._peers,
             self._topics,
@@ -333,6 +343,13 @@ class Assembly:
         return UdpService(self._reactor, spec, advertise, worker, self._mustBeLoopback)
 
 
-def _boxProtocol(name: str) -> IBoxProtocol:
+def _boxProtocols() -> dict[str, IBoxProtocol]:
     plugins: Iterable[IBoxProtocol] = getPlugins(IBoxProtocol)
-    return next(plugin for plugin in plugins if plugin.name == name)
+    return {plugin.name: plugin for plugin in plugins}
+
+
+def _option(protocol: str) -> str:
+    """
+    Which option makes a protocol listen.
+    """
+    return f"--{protocol}" if protocol in ("md30", "md21") else "--listen"

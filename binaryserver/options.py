@@ -107,6 +107,7 @@ SETTINGS: Final = (
         ["tcp:2100:interface=127.0.0.1"],
         "Listen for MD21 boxes.",
     ),
+    Setting("listen", "texts", [], "Listen for boxes of a plugin's protocol: PROTOCOL=ENDPOINT; repeatable."),
     Setting("md21-cert", "text", "", "The certificate, and its chain, for MD21 boxes that ask for TLS; a PEM file."),
     Setting("md21-key", "text", "", "Its private key; a PEM file."),
     Setting("md21-clientca", "text", "", "Who signs the certificates of MD21 boxes that ask for TLS; a PEM file."),
@@ -385,6 +386,12 @@ class GatewayOptions(SettingsOptions):
         Listen for MD21 boxes here; repeatable; off: do not. [default: tcp:2100:interface=127.0.0.1]
         """
         self._append("md21", endpoint)
+
+    def opt_listen(self, listener: str) -> None:
+        """
+        Listen for boxes of a plugin's protocol: PROTOCOL=ENDPOINT; repeatable.
+        """
+        self._append("listen", listener)
 
     def opt_md21_require_tls(self) -> None:
         """

@@ -28,6 +28,7 @@ class Applicant(NamedTuple):
     @ivar certificate: SHA-256 of its client certificate, whose CN is C{asset} and whose O is C{account}, as hex digits;
         empty: it has none
     @ivar isSecure: it comes over TLS
+    @ivar peer: the IP address that it comes from; empty: it has none
     """
 
     account: str
@@ -35,6 +36,7 @@ class Applicant(NamedTuple):
     secret: bytes | None
     certificate: str
     isSecure: bool
+    peer: str = ""
 
     def __repr__(self) -> str:
         # Without the secret: it may come into a log.
@@ -114,11 +116,12 @@ class Admission:
         Everybody who gave a secret has it checked, known or not: from how long it takes nothing is to be learnt.
         """
         if account is not None and account.admitsAnyBox:
-            return None if account.isActive else Refusal(Reason.authFailedAccount, "the account is not active")
-        hashed = "" if account is None or box is None else box.secretHash or account.secretHash
+            return barred(account, None, applicant.isSecure, applicant.certificate)
+        # Its account's also if there is no such box: hashes differ in what they cost.
+        hashed = (box.secretHash if box is not None else "") or (account.secretHash if account is not None else "")
         proved = bool(applicant.certificate)
         if applicant.secret is not None and not proved:
-            proved = await self._passwords.check(hashed, applicant.secret)
+            proved = await self._passwords.check(hashed, applicant.secret, applicant.peer)
         if account is None:
             return Refusal(Reason.authFailedAccount, "no such account")
         if not account.isActive:
@@ -142,20 +145,21 @@ class Admission:
         return None
 
 
-def barred(account: Account, box: Box, isSecure: bool, certificate: str) -> Refusal | None:
+def barred(account: Account, box: Box | None, isSecure: bool, certificate: str) -> Refusal | None:
     """
     Why a box may not be here though it proved who it is; L{None}: it may.
 
+    @param box: L{None}: its account admits any
     @param certificate: as in L{Applicant}
     """
     if not account.isActive:
         return Refusal(Reason.authFailedAccount, "the account is not active")
-    if box.isRevoked:
+    if box is not None and box.isRevoked:
         return Refusal(Reason.authFailedAsset, "the box is revoked")
     if account.requiresTls and not isSecure:
         return Refusal(Reason.authFailedTransport, "its account requires TLS")
     if account.requiresCertificate and not certificate:
         return Refusal(Reason.authFailedTransport, "its account requires a client certificate")
-    if box.certificate and certificate and certificate != box.certificate:
+    if box is not None and box.certificate and certificate and certificate != box.certificate:
         return Refusal(Reason.authFailedAsset, "the certificate is not the one that the directory names")
     return None

@@ -2,21 +2,23 @@
 What the boxes of an account may send, over all instances.
 
 Instances draw on the account's budget in the session store, a little at a time, for all their links of it together. A
-read is counted once it is here, so that an allowance goes below zero by what one read brings; its link is not read
-again before it is above. Boxes keep what they cannot send.
+message is taken only once there is room for it; the bytes of a read are counted once they are here, so that an
+allowance goes below zero by what one read brings, and its link is not read again before it is above. Boxes keep what
+they cannot send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NoReturn, Protocol
 
+from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.directory.records import Account, AccountLimits
-from binaryserver.errors import StoreError
+from binaryserver.errors import StoreError, StoreUnavailable
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import Draw
 
@@ -25,6 +27,11 @@ _PORTION = 0.25
 
 _RETRY = 0.25
 """s until a draw that brought too little is done again."""
+
+_NO_LIMIT = 1 << 30
+
+_PATIENCE = 5.0
+"""s that a draw may take: links that wait for it are not read, and no timer of theirs runs."""
 
 
 class Spender(Protocol):
@@ -64,21 +71,38 @@ class Allowance:
         self._later: IDelayedCall | None = None
         self.limits = limits
 
-    def spend(self, link: Spender, messages: int, size: int) -> None:
+    @property
+    def room(self) -> int:
         """
-        A read of a link brought so much.
+        How many messages may be taken now.
+        """
+        if self._bytes < 0:
+            return 0
+        return int(self._messages) if self.limits.messages else _NO_LIMIT
 
-        @param size: bytes
+    def wait(self, link: Spender) -> None:
         """
-        limits = self.limits
-        if limits.messages:
-            self._messages -= messages
-        if limits.bandwidth:
+        A link has a message, and there is no room: pause it until there is.
+        """
+        self._waiting[link] = None
+        link.pauseForAllowance()
+        self._draw()
+
+    def spendMessages(self, count: int) -> None:
+        """
+        So many were taken, no more than there was room for.
+        """
+        if self.limits.messages:
+            self._messages -= count
+
+    def spendBytes(self, link: Spender, size: int) -> None:
+        """
+        A read of a link brought so many.
+        """
+        if self.limits.bandwidth:
             self._bytes -= size
-        if self._isOverdrawn:
-            self._waiting[link] = None
-            link.pauseForAllowance()
-            self._draw()
+            if self._bytes < 0:
+                self.wait(link)
 
     def changed(self, limits: AccountLimits) -> None:
         """
@@ -97,40 +121,36 @@ class Allowance:
         """
         self.links -= 1
         self._waiting.pop(link, None)
-        if not self.links and self._later is not None:
+        if not self._waiting and self._later is not None:
             self._later.cancel()
             self._later = None
 
-    @property
-    def _isOverdrawn(self) -> bool:
-        return self._messages < 0 or self._bytes < 0
-
     def _settle(self) -> None:
-        if self._isOverdrawn:
-            self._draw()
-            return
         waiting, self._waiting = self._waiting, {}
-        while waiting and not self._isOverdrawn:
+        while waiting and self.room:
             link = next(iter(waiting))
             del waiting[link]
-            # What it had held may spend all of it again.
+            # What it had held may spend all of it again, and it waits again then: behind those that wait already.
             link.resumeForAllowance()
-        self._waiting.update(waiting)
+        self._waiting = {**waiting, **self._waiting}
+        if self._waiting:
+            self._draw()
 
     def _draw(self) -> None:
         if self._isDrawing or self._later is not None:
             return
-        limits = self.limits
-        draws = [
-            Draw(self._account, kind, rate * _PORTION - balance, rate)
-            for kind, rate, balance in (
-                ("messages", limits.messages, self._messages),
-                ("bytes", limits.bandwidth, self._bytes),
-            )
-            if rate and balance < 0
-        ]
+        limits, draws = self.limits, []
+        if limits.messages and self._messages < 1:
+            wanted = max(1.0, limits.messages * _PORTION) - self._messages
+            draws.append(Draw(self._account, "messages", wanted, limits.messages))
+        if limits.bandwidth and self._bytes < 0:
+            draws.append(Draw(self._account, "bytes", limits.bandwidth * _PORTION - self._bytes, limits.bandwidth))
         self._isDrawing = True
-        self._store.draw(draws).addCallbacks(self._drawn, self._notDrawn, (draws,), {}, (draws,))
+        drawn: Deferred[list[float]] = Deferred()
+        # Its own, so that nothing of the store's is cancelled.
+        drawn.addTimeout(_PATIENCE, self._clock, _late)
+        drawn.addCallbacks(self._drawn, self._notDrawn, (draws,), {}, (draws,))
+        self._store.draw(draws).chainDeferred(drawn)
 
     def _drawn(self, granted: Sequence[float], draws: Sequence[Draw]) -> None:
         self._isDrawing = False
@@ -139,7 +159,7 @@ class Allowance:
                 self._messages += got
             else:
                 self._bytes += got
-        if self._isOverdrawn and self.links:
+        if self._waiting and not self.room:
             self._later = self._clock.callLater(_RETRY, self._again)
         else:
             self._settle()
@@ -155,6 +175,10 @@ class Allowance:
         if not failure.check(StoreError):
             self.log.failure("an account's budget could not be drawn on, in an unforeseen way", failure)
         self._clock.callLater(_PORTION, self._drawn, [draw.rate * _PORTION for draw in draws], draws)
+
+
+def _late(_: object, timeout: float) -> NoReturn:
+    raise StoreUnavailable(f"no answer within {timeout:g} s")
 
 
 class Allowances:
@@ -175,7 +199,7 @@ class Allowances:
         allowance = self._byAccount.get(account.name)
         if not (limits.messages or limits.bandwidth):
             if allowance is not None:
-                del self._byAccount[account.name]
+                # Links that came by other terms still have it, and are to be found should there be limits again.
                 allowance.changed(limits)
             return None
         if allowance is None:

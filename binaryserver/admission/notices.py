@@ -82,8 +82,10 @@ class DirectoryNotices(Component):
                     self._reader = await self._open()
                     # Whatever was told meanwhile was not heard.
                     self._directory.changed(Change())
-                for record in await self._reader.read(_LIMIT):
-                    self._take(record)
+                records = await self._reader.read(_LIMIT)
+                # Each once: that anything may be another takes some time, and is what many that cannot be read say.
+                for change in dict.fromkeys(map(self._read, records)):
+                    self._directory.changed(change)
             except BusError as error:
                 self.log.warn("the directory's changes cannot be read, trying again: {reason}", reason=str(error))
                 await self._lost()
@@ -103,15 +105,15 @@ class DirectoryNotices(Component):
                 self.log.debug("the reader of changes stops instead of waiting")
             self._waiting = None
 
-    def _take(self, record: StoredRecord) -> None:
+    def _read(self, record: StoredRecord) -> Change:
         change = readChange(record)
-        if change is None:
-            self.log.warn(
-                "a change of the directory cannot be read: whatever is known is looked up again ({place})",
-                place=f"{record.topic}/{record.partition}/{record.offset}",
-            )
-            change = Change()
-        self._directory.changed(change)
+        if change is not None:
+            return change
+        self.log.warn(
+            "a change of the directory cannot be read: whatever is known is looked up again ({place})",
+            place=f"{record.topic}/{record.partition}/{record.offset}",
+        )
+        return Change()
 
 
 def readChange(record: StoredRecord) -> Change | None:

@@ -8,14 +8,16 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 
 from argon2.exceptions import InvalidHashError, VerificationError, VerifyMismatchError
 from argon2.low_level import Type, verify_secret
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
+from binaryserver.endpoints.addressrate import hostKey
 from binaryserver.errors import LocalError
 
 _MAX_REMEMBERED = 100_000
@@ -31,41 +33,115 @@ class CheckerBusy(LocalError):
     """
 
 
+class _Check:
+    """
+    One that waits for a thread.
+    """
+
+    __slots__ = ("digest", "done", "secret", "secretHash")
+
+    def __init__(self, secretHash: str, secret: bytes, digest: bytes) -> None:
+        self.secretHash = secretHash
+        self.secret = secret
+        self.digest = digest
+        self.done: Deferred[bool] = Deferred()
+
+
 class PasswordChecker:
     """
     Of one process. A secret that was right is remembered for as long as the process runs, by a digest that is of no use
     elsewhere: boxes come back often, and in their thousands at a time.
 
-    @ivar waiting: checks under way
+    Addresses take turns: whoever floods with wrong secrets waits behind himself, and when there is no room for more it
+    is he who has none.
+
+    @ivar waiting: checks under way, those that wait for a thread included
     """
 
     log = Logger()
 
-    def __init__(self, inThread: Callable[..., Deferred[bool]], most: int) -> None:
+    def __init__(self, inThread: Callable[..., Deferred[bool]], most: int, threads: int = 2) -> None:
         """
         @param inThread: calls a function in one of a few threads
         @param most: checks that may be under way, those that wait for a thread included
+        @param threads: how many these are
         """
         self._inThread = inThread
         self._most = most
+        self._threads = threads
         self._key = os.urandom(32)
         self._right: OrderedDict[bytes, None] = OrderedDict()
+        # By their addresses, in the order of their turns.
+        self._queues: OrderedDict[bytes, deque[_Check]] = OrderedDict()
+        self._underWay = 0
+        self._isGoing = False
         self.waiting = 0
 
-    def check(self, secretHash: str, secret: bytes) -> Deferred[bool]:
+    def check(self, secretHash: str, secret: bytes, peer: str = "") -> Deferred[bool]:
         """
         Whether a secret is the one that was hashed.
 
         @param secretHash: argon2, in PHC form; empty: nobody's, which takes its time and is never right
-        @return: fails with L{CheckerBusy}
+        @param peer: the IP address of who gave it; all that have none count as one
+        @return: fails with L{CheckerBusy}, also later
         """
         digest = hmac.digest(self._key, secretHash.encode() + b"\0" + hashlib.sha256(secret).digest(), "sha256")
-        if digest in self._right:
-            self._right.move_to_end(digest)
+        if self._isRemembered(digest):
             return succeed(True)
-        if self.waiting >= self._most:
-            return fail(CheckerBusy(f"{self.waiting} secrets wait to be checked already"))
+        address = hostKey(peer)
+        if self.waiting >= self._most and not self._makeRoom(address):
+            return fail(self._busy())
+        check = _Check(secretHash, secret, digest)
+        self._queues.setdefault(address, deque()).append(check)
         self.waiting += 1
+        self._goOn()
+        return check.done
+
+    def _isRemembered(self, digest: bytes) -> bool:
+        if digest not in self._right:
+            return False
+        self._right.move_to_end(digest)
+        return True
+
+    def _busy(self) -> CheckerBusy:
+        return CheckerBusy(f"{self._most} secrets wait to be checked already")
+
+    def _makeRoom(self, address: bytes) -> bool:
+        """
+        Refuse the latest of whoever has the most, unless that would be the newcomer.
+
+        @return: whether there is room now
+        """
+        if not self._queues:
+            return False
+        longest = max(self._queues, key=lambda one: len(self._queues[one]))
+        if len(self._queues[longest]) <= len(self._queues.get(address, ())) + 1:
+            return False
+        refused = self._queues[longest].pop()
+        self.waiting -= 1
+        refused.done.errback(self._busy())
+        return True
+
+    def _goOn(self) -> None:
+        if self._isGoing:
+            # What is answered at once must not begin the next within itself.
+            return
+        self._isGoing = True
+        while self._queues and self._underWay < self._threads:
+            address, queue = self._queues.popitem(last=False)
+            check = queue.popleft()
+            if queue:
+                self._queues[address] = queue
+            self._begin(check)
+        self._isGoing = False
+
+    def _begin(self, check: _Check) -> None:
+        if self._isRemembered(check.digest):
+            # The same one, of another box of its account, was found right meanwhile.
+            self.waiting -= 1
+            check.done.callback(True)
+            return
+        secretHash, digest = check.secretHash, check.digest
 
         def checked(isRight: bool) -> bool:
             if isRight and secretHash:
@@ -74,13 +150,15 @@ class PasswordChecker:
                     self._right.popitem(last=False)
             return isRight and bool(secretHash)
 
-        def over(result: object) -> object:
+        def over(result: bool | Failure) -> bool | Failure:
+            self._underWay -= 1
             self.waiting -= 1
             return result
 
-        done: Deferred[bool] = self._inThread(verify, secretHash or _NOBODY, secret)
-        done.addBoth(over)
-        return done.addCallback(checked)
+        self._underWay += 1
+        called = self._inThread(verify, secretHash or _NOBODY, check.secret)
+        called.addBoth(over).addCallback(checked).chainDeferred(check.done)
+        called.addCallback(lambda _: self._goOn())
 
 
 def verify(secretHash: str, secret: bytes) -> bool:

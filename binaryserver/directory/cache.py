@@ -112,6 +112,8 @@ class _Table(Generic[Value]):
         self._counts = counts
         self._known: OrderedDict[tuple[str, ...], _Entry[Value]] = OrderedDict()
         self._absent: OrderedDict[tuple[str, ...], float] = OrderedDict()
+        # What was known of what is not there any more: of its last events.
+        self._gone: OrderedDict[tuple[str, ...], Value] = OrderedDict()
         self._asking: dict[tuple[str, ...], _Asking[Value]] = {}
         self._failedAt = float("-inf")
 
@@ -121,7 +123,7 @@ class _Table(Generic[Value]):
         """
         entry = self._known.get(key)
         if entry is None:
-            return None
+            return self._gone.get(key)
         self._known.move_to_end(key)
         value: Value = entry.value
         return value
@@ -171,13 +173,18 @@ class _Table(Generic[Value]):
         self._failedAt = float("-inf")
         now = self._clock.seconds()
         if value is None:
-            self._known.pop(key, None)
+            before = self._known.pop(key, None)
+            if before is not None:
+                self._gone[key] = before.value
+                if len(self._gone) > _MAX_ABSENT:
+                    self._gone.popitem(last=False)
             self._absent[key] = now + self._freshness.absent
             self._absent.move_to_end(key)
             if len(self._absent) > _MAX_ABSENT:
                 self._absent.popitem(last=False)
         else:
             self._absent.pop(key, None)
+            self._gone.pop(key, None)
             self._known[key] = _Entry(value, now)
             self._known.move_to_end(key)
             if len(self._known) > self._freshness.size:

@@ -36,6 +36,16 @@ def addressKey(address: object) -> bytes | None:
     return None
 
 
+def hostKey(host: str) -> bytes:
+    """
+    The same of an address as text.
+
+    @return: empty: it is none of a network
+    """
+    address = IPv6Address("TCP", host, 0) if ":" in host else IPv4Address("TCP", host, 0)
+    return addressKey(address) or b""
+
+
 class AddressRates:
     """
     A bucket of tokens for each address, kept as the time at which it will be full again.

@@ -49,6 +49,7 @@ class Md30Client(TransportLink):
     protocolName = "md30"
     protocolNumber = cloudnext_pb2.PROTOCOL_MD30
     dataEvents = frozenset({Publish})
+    controlEvents = frozenset({Subscribe, Unsubscribe})
     brokenEvent = Broken
     _connection: Connection
 

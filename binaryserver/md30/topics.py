@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from binaryserver.errors import ConfigError
 from binaryserver.interfaces import IEventCodec
 from binaryserver.mqtt.topics import matches
 
@@ -23,10 +24,19 @@ class TopicSpace:
     """
 
     def __init__(self, codecs: Iterable[IEventCodec]) -> None:
+        """
+        @raise ConfigError: two of them have a topic in common, or one has one of the gateway's own
+        """
         self.codecs: dict[str, IEventCodec] = {}
         names = [MESSAGES, WILL, DOWNLINK, INDEX]
         for codec in codecs:
-            names.append((codec.shortTopic, codec.longTopic))
+            own = codec.shortTopic, codec.longTopic
+            if self.codecs.get(own[0]) is codec:
+                # Found in two places of Python's path.
+                continue
+            if any(own[0] == short or own[1] == long for short, long in names):
+                raise ConfigError("--md30", f"two plugins take the topic {own[0]} or {own[1]}: {type(codec).__name__}")
+            names.append(own)
             self.codecs[codec.shortTopic] = codec
         self._shortByLong = {long: short for short, long in names}
         self._short = frozenset(short for short, _ in names)

@@ -14,7 +14,7 @@ from enum import Enum
 from typing import Final, cast
 
 from binaryserver.errors import MissingTransition, PeerTimeout, ProtocolViolation
-from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Puback, Publish, Pubrel
+from binaryserver.mqtt.events import Broken, Connect, Disconnect, Event, Publish, Pubrel
 from binaryserver.mqtt.framing import Framing
 from binaryserver.mqtt.packets import (
     PINGRESP,
@@ -88,7 +88,7 @@ class Connection:
     Sending to a closed connection does nothing, since commits may come back after the link has gone.
 
     @ivar state: L{ConnectionState}
-    @ivar controls: PINGREQ, SUBSCRIBE and UNSUBSCRIBE that came; its owner sets it back
+    @ivar controls: PINGREQ that came; its owner sets it back
     """
 
     __slots__ = (
@@ -365,8 +365,6 @@ class Connection:
                 break
             else:
                 events.append(cast("Event", packet))
-                if type(packet) is not Puback:
-                    self.controls += 1
         if pings:
             self._send(PINGRESP * pings)
         return events

@@ -111,7 +111,9 @@ class ArrivingLink(BoxLink):
         """
         self.pause(Pause.claiming)
         self._applicant = BoxKey(account or self.gateway.directory.defaultAccount, asset)
-        applicant = Applicant(account, asset, secret, self.certificateDigest, self.isSecure)
+        # Before anything is asked: a change that is told while its secret is being checked is not in what was answered.
+        self._judgedAt = self.gateway.directory.version
+        applicant = Applicant(account, asset, secret, self.certificateDigest, self.isSecure, self.peer)
         admitted = self.gateway.admission.admit(applicant)
         admitted.addCallback(self._admitted, asset, clean).addErrback(self._arrivalFailed)
 
@@ -122,7 +124,6 @@ class ArrivingLink(BoxLink):
             self.refuse(admitted)
             return None
         self.account, self.directoryBox = admitted
-        self._judgedAt = self.gateway.directory.version
         claim = self.gateway.registry.claim(
             self,
             BoxKey(self.account.name, asset),

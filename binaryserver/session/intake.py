@@ -113,11 +113,25 @@ class Intake(AckLine):
 
     def _takeOne(self, codec: IEventCodec, source: str, payload: bytes, qos: int, packetId: int) -> None:
         try:
-            batch, unknown = codec.decode(payload)
+            batch, unknown = self._decode(codec, payload)
         except RejectedData as error:
             self.reject(source, error, payload, qos, packetId)
         else:
             self._takeBatch(batch, unknown, source, payload, qos, packetId)
+
+    def _decode(self, codec: IEventCodec, payload: bytes) -> tuple[TrackBatch, int]:
+        """
+        See L{IEventCodec.decode}. A codec that fails in another way than it may rejects what it was given: a box must
+        not send it for ever. In its words may stand what was in the payload, so that they are not repeated.
+        """
+        try:
+            return codec.decode(payload)
+        except RejectedData:
+            raise
+        except Exception as error:
+            kind = type(error).__name__
+            self.log.error("the codec of {topic} failed: {kind}", topic=codec.shortTopic, kind=kind)
+            raise RejectedData("DECODE", f"its codec failed ({kind})") from None
 
     def _decodeInThread(self, codec: IEventCodec, source: str, payload: bytes, qos: int, packetId: int) -> None:
         self.pause(Pause.decoding)
@@ -140,7 +154,7 @@ class Intake(AckLine):
             self.log.failure("decoding failed in an unforeseen way", failure)
             self.end(Ending(Reason.networkError, "its data could not be decoded"))
 
-        done = deferToThreadPool(reactor, reactor.getThreadPool(), codec.decode, payload)
+        done = deferToThreadPool(reactor, reactor.getThreadPool(), self._decode, codec, payload)
         done.addCallbacks(decoded, failed).addErrback(unforeseen)
 
         def goOn(_: object) -> None:

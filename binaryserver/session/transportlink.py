@@ -29,16 +29,17 @@ from binaryserver.session.memorybudget import FREE
 from binaryserver.session.reasons import Ending, Reason
 
 if TYPE_CHECKING:
+    from binaryserver.admission.allowance import Allowance
     from binaryserver.gateway import Gateway
 
 
 _SEND_BUFFER = 32_768
 _MEMORY_PATIENCE = 5.0
 
-_CONTROL_BURST = 10.0
+_CONTROL_BURST = 5.0
 """s: how much of C{--control-rate} a link may use at once after it used nothing."""
 
-_SHARE = 64
+_SHARE = 16
 """Events other than data of one link in one turn of the reactor: more than ordinary clients send at once."""
 
 
@@ -52,6 +53,8 @@ class TransportLink(ArrivingLink, Protocol):
     L{binaryserver.mqtt.connection.Connection}.
 
     @cvar dataEvents: types of events that windows bound; all others share the reactor's turns
+    @cvar controlEvents: those of the others that cost us more than a peer's answer: C{--control-rate} is for them, and
+        for what the connection answers by itself and counts in C{controls}
     @cvar brokenEvent: the type of the event that says that the peer broke a rule
     """
 
@@ -60,6 +63,7 @@ class TransportLink(ArrivingLink, Protocol):
     _connection: Any
 
     dataEvents: AbstractSet[type]
+    controlEvents: AbstractSet[type] = frozenset()
     brokenEvent: type
 
     def __init__(self, gateway: Gateway) -> None:
@@ -153,25 +157,17 @@ class TransportLink(ArrivingLink, Protocol):
         if connection.partialSize > FREE or self._budgeted:
             self._budget(connection.partialSize)
         if connection.controls:
-            self._countControls(connection)
-        if self._allowance is not None:
-            self._spend(events, len(data))
+            came, connection.controls = connection.controls, 0
+            self._countControls(came)
+        if self._allowance is not None and self._ending is None:
+            self._allowance.spendBytes(self, len(data))
         self.flushOutput()
 
-    def _spend(self, events: Sequence[Any], size: int) -> None:
-        """
-        Count what came against what the account may send.
-        """
-        if self._allowance is not None and self._ending is None:
-            dataEvents = self.dataEvents
-            self._allowance.spend(self, sum(type(event) in dataEvents for event in events), size)
-
-    def _countControls(self, connection: Any) -> None:
+    def _countControls(self, came: int) -> None:
         """
         Let a link that floods us with what has no window wait.
         """
         rate, now = self.gateway.limits.controlRate, self.gateway.clock.seconds()
-        came, connection.controls = connection.controls, 0
         if not rate or self._ending is not None:
             return
         self._controlDebt = max(0.0, self._controlDebt - (now - self._controlAt) * rate) + came
@@ -265,11 +261,16 @@ class TransportLink(ArrivingLink, Protocol):
                 while position < len(events):
                     event = events[position]
                     if type(event) in dataEvents:
-                        position += self.takeData(event, events, position)
+                        if self._allowance is None:
+                            position += self.takeData(event, events, position)
+                        else:
+                            position += self._takeAllowed(self._allowance, events, position)
                     else:
                         self.dispatch(event)
                         position += 1
                         share -= 1
+                        if type(event) in self.controlEvents:
+                            self._countControls(1)
                         if not share and not self.pauses:
                             self._waitForTurn()
                     if self.pauses:
@@ -283,6 +284,20 @@ class TransportLink(ArrivingLink, Protocol):
                 events, self._held = self._held, []
         finally:
             self.isHandling = False
+
+    def _takeAllowed(self, allowance: Allowance, events: list[Any], position: int) -> int:
+        """
+        Take data as far as the account may send more; see L{takeData}.
+        """
+        room = allowance.room
+        if not room:
+            allowance.wait(self)
+            return 0
+        if len(events) - position > room:
+            events = events[: position + room]
+        taken = self.takeData(events[position], events, position)
+        allowance.spendMessages(taken)
+        return taken
 
     def _waitForTurn(self) -> None:
         """

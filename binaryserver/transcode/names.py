@@ -5,6 +5,7 @@ that left no link behind.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
     from binaryserver.transcode.pseudonyms import Pseudonyms
 
 _RETRY = 1.0
+
+_A_TURN = 100
+"""Boxes of one account that are told of in one turn of the reactor."""
 
 _UNKNOWN = PrivacyPolicy(isPseudonymous=True)
 
@@ -49,6 +53,8 @@ class Names:
         self._directory = directory
         self._pseudonyms = pseudonyms
         self._clock = clock
+        # What is to be told, by accounts that are being looked up.
+        self._waiting: dict[str, deque[tuple[BoxKey, Callable[[Published], None]]]] = {}
 
     def published(self, box: BoxKey) -> Deferred[Published]:
         """
@@ -56,24 +62,57 @@ class Names:
         far as there is a key. Fails with L{DirectoryUnavailable}, or with L{PseudonymsUnavailable}: it has no name.
         """
 
-        def known(account: Account | None) -> Published:
-            if account is None:
-                return Published(self._pseudonyms.published(box, None), _UNKNOWN)
-            return Published(self._pseudonyms.published(box, account.privacy), account.privacy)
+        return self._directory.account(box.account).addCallback(self._published, box)
 
-        return self._directory.account(box.account).addCallback(known)
+    def _published(self, account: Account | None, box: BoxKey) -> Published:
+        if account is None:
+            return Published(self._pseudonyms.published(box, None), _UNKNOWN)
+        return Published(self._pseudonyms.published(box, account.privacy), account.privacy)
 
     def whenKnown(self, box: BoxKey, tell: Callable[[Published], None]) -> None:
         """
-        Tell something of a box that has to be told: once its name is known, however long that takes.
+        Tell something of a box that has to be told: once its name is known, however long that takes. Of however many
+        boxes of an account there is something to tell, it is looked up once.
         """
+        waiting = self._waiting.get(box.account)
+        if waiting is not None:
+            waiting.append((box, tell))
+            return
+        self._waiting[box.account] = deque([(box, tell)])
+        self._ask(box.account)
 
+    def _ask(self, name: str) -> None:
         def failed(failure: Failure) -> None:
-            failure.trap(LocalError)
-            self.log.warn("what there is to tell of a box waits: {reason}", reason=failure.getErrorMessage())
-            self._clock.callLater(_RETRY, self.whenKnown, box, tell)
+            if failure.check(LocalError):
+                reason, count = failure.getErrorMessage(), len(self._waiting[name])
+                self.log.warn(
+                    "what there is to tell of {count} boxes of {account} waits: {reason}",
+                    count=count,
+                    account=name,
+                    reason=reason,
+                )
+            else:
+                self.log.failure("boxes could not be told of, in an unforeseen way; trying again", failure)
+            self._clock.callLater(_RETRY, self._ask, name)
 
-        def unforeseen(failure: Failure) -> None:
-            self.log.failure("a box could not be told of, in an unforeseen way", failure)
+        self._directory.account(name).addCallback(self._tell, name).addErrback(failed)
 
-        self.published(box).addCallbacks(tell, failed).addErrback(unforeseen)
+    def _tell(self, account: Account | None, name: str) -> None:
+        """
+        Tell some of what waits for an account; the rest in the next turn of the reactor.
+
+        @raise PseudonymsUnavailable: its boxes are to have pseudonyms, and there is no key
+        """
+        waiting = self._waiting[name]
+        for _ in range(min(_A_TURN, len(waiting))):
+            box, tell = waiting[0]
+            published = self._published(account, box)
+            waiting.popleft()
+            try:
+                tell(published)
+            except Exception:
+                self.log.failure("a box could not be told of, in an unforeseen way")
+        if waiting:
+            self._clock.callLater(0, self._ask, name)
+        else:
+            del self._waiting[name]

@@ -22,6 +22,7 @@ class HandDirectory:
     @ivar boxes: by account and asset
     @ivar isAway: it does not answer
     @ivar isHeld: lookups wait for L{release}, and are answered by what is there when they were asked
+    @ivar failing: lookups that it does not answer, though it does others
     @ivar asked: every lookup
     """
 
@@ -33,6 +34,7 @@ class HandDirectory:
         self.boxes: dict[tuple[str, str], Box] = {}
         self.isAway = False
         self.isHeld = False
+        self.failing: set[tuple[str, ...]] = set()
         self.asked: list[tuple[str, ...]] = []
         self._held: list[tuple[Deferred[Any], Any]] = []
         self.changed: Callable[[Change], None]
@@ -76,7 +78,7 @@ class HandDirectory:
         return self._answer(self.boxes.get((account, asset)))
 
     def _answer(self, value: Any) -> Deferred[Any]:
-        if self.isAway:
+        if self.isAway or self.asked[-1] in self.failing:
             return fail(DirectoryUnavailable("taken away by the test"))
         if not self.isHeld:
             return succeed(value)

@@ -112,6 +112,23 @@ class AdmissionTests(SynchronousTestCase):
         self.assertRefused(self.admit(asset="box-3"), Reason.authFailedAsset)
         self.assertEqual(len(self.checked), 3)
 
+    def test_unknownAsset(self) -> None:
+        """
+        A box that there is not has its secret checked against what the account's boxes have, which may cost more than
+        others' hashes: right as it may be, it does not let in.
+        """
+        hashes: list[str] = []
+
+        def inThread(function: Any, secretHash: str, secret: bytes) -> Deferred[Any]:
+            hashes.append(secretHash)
+            return maybeDeferred(function, secretHash, secret)
+
+        self.inThread = inThread  # type: ignore[method-assign]
+        self.put()
+        for secret in (b"wrong", b"the account's"):
+            self.assertRefused(self.admit(asset="box-3", secret=secret), Reason.authFailedAsset)
+        self.assertEqual(hashes, [ACME.secretHash] * 2)
+
     def test_inactive(self) -> None:
         """
         A box that is revoked, or whose account is not active, is refused, right as its secret is.
@@ -166,6 +183,17 @@ class AdmissionTests(SynchronousTestCase):
         for number in range(5):
             self.assertNoResult(self.admission.admit(Applicant("acme", "box-1", b"%d" % number, "", False)))
         self.assertRefused(self.admit(), None, True)
+
+    def test_busyAddress(self) -> None:
+        """
+        But not those of one address for who comes from another.
+        """
+        self.inThread = lambda function, *arguments: Deferred()  # type: ignore[method-assign]
+        self.put()
+        for number in range(5):
+            self.admission.admit(Applicant("acme", "box-1", b"%d" % number, "", False, "192.0.2.1"))
+        other = Applicant("acme", "box-1", b"its own", "", False, "192.0.2.2")
+        self.assertNoResult(self.admission.admit(other))
 
     def test_obstacle(self) -> None:
         """

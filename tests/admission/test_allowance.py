@@ -33,9 +33,13 @@ class Link:
         As often as it may now.
         """
         while not self.isPaused and most:
+            if not self.allowance.room:
+                self.allowance.wait(self)
+                continue
             most -= 1
             self.sent += 1
-            self.allowance.spend(self, 1, 10)
+            self.allowance.spendMessages(1)
+            self.allowance.spendBytes(self, 10)
 
     def pauseForAllowance(self) -> None:
         """
@@ -103,13 +107,13 @@ class AllowanceTests(SynchronousTestCase):
 
     def test_drawn(self) -> None:
         """
-        A read that is not covered pauses its link until the store has granted enough; what it grants beyond is spent
-        without asking.
+        A message that there is no room for pauses its link until the store has granted some; what it grants beyond is
+        spent without asking.
         """
         self.link.send()
-        self.assertEqual(self.link.sent, 1)
-        self.assertEqual(self.grant(11.0), [("messages", 11.0)])
-        self.assertEqual(self.link.sent, 1 + 11)
+        self.assertEqual(self.link.sent, 0)
+        self.assertEqual(self.grant(10.0), [("messages", 10.0)])
+        self.assertEqual(self.link.sent, 10)
         self.assertTrue(self.link.isPaused)
         self.assertEqual(len(self.store.asked), 1)
 
@@ -120,22 +124,47 @@ class AllowanceTests(SynchronousTestCase):
         other = Link(self.allowance)
         self.link.send()
         other.send()
-        self.assertEqual((self.link.sent, other.sent), (1, 1))
         self.grant(0.5)
         self.clock.advance(0.2)
         self.assertEqual(self.store.asked, [])
         self.clock.advance(0.1)
-        self.assertEqual(self.grant(11.5), [("messages", 11.5)])
-        self.assertEqual(self.link.sent + other.sent, 2 + 11)
+        self.assertEqual(self.grant(9.5), [("messages", 9.5)])
+        self.assertEqual(self.link.sent + other.sent, 10)
+
+    def test_turns(self) -> None:
+        """
+        Links take turns: who was served waits behind those that were not.
+        """
+        other = Link(self.allowance)
+        self.link.send()
+        other.send()
+        for _ in range(4):
+            self.grant(10.0)
+        self.assertEqual((self.link.sent, other.sent), (20, 20))
+
+    def test_slow(self) -> None:
+        """
+        A rate of less than one a second lets one through now and then.
+        """
+        self.allowance.changed(AccountLimits(messages=0.1))
+        self.link.send()
+        self.assertEqual(self.grant(0.4), [("messages", 1.0)])
+        self.clock.advance(0.3)
+        self.assertEqual(self.grant(0.6), [("messages", 0.6)])
+        self.assertEqual(self.link.sent, 1)
 
     def test_bytes(self) -> None:
         """
-        Bytes are counted likewise, and only what is short is drawn.
+        Bytes are counted once they are here, and only what is short is drawn.
         """
         self.allowance.changed(AccountLimits(messages=40.0, bandwidth=400.0))
         self.link.send()
-        self.assertEqual(self.grant(5.0, 110.0), [("messages", 11.0), ("bytes", 110.0)])
-        self.assertEqual(self.link.sent, 1 + 5)
+        self.assertEqual(self.grant(10.0), [("messages", 10.0)])
+        self.assertEqual(self.link.sent, 1)
+        self.assertEqual(self.grant(30.0), [("bytes", 110.0)])
+        self.assertEqual(self.link.sent, 1 + 3)
+        self.assertEqual(self.grant(110.0), [("bytes", 110.0)])
+        self.assertEqual(self.link.sent, 10)
         ((_, draws),) = self.store.asked
         self.assertEqual([draw.kind for draw in draws], ["messages"])
 
@@ -176,6 +205,36 @@ class AllowanceTests(SynchronousTestCase):
         self.grant(0.0)
         self.allowance.leave(self.link)
         self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_leftInDebt(self) -> None:
+        """
+        Where nobody waits any more, nothing is drawn: a debt that its last link left is not run after.
+        """
+        self.allowance.changed(AccountLimits(bandwidth=400.0))
+        self.link.send()
+        self.allowance.leave(self.link)
+        self.grant(0.0)
+        self.assertEqual(self.store.asked, [])
+        self.link = Link(self.allowance)
+        self.link.send()
+        self.assertEqual(self.grant(110.0), [("bytes", 110.0)])
+
+    def test_silent(self) -> None:
+        """
+        A draw that is never answered holds nobody back for ever; should its answer come after all, it is too late.
+        """
+        self.link.send()
+        ((answer, _),) = self.store.asked
+        self.store.asked.clear()
+        self.clock.advance(4.9)
+        self.assertTrue(self.link.isPaused)
+        self.clock.advance(0.2)
+        self.clock.advance(0.3)
+        sent = self.link.sent
+        self.assertEqual(sent, 10)
+        answer.callback([100.0])
+        self.assertEqual(self.link.sent, sent)
+        self.assertEqual(len(self.store.asked), 1)
 
 
 class AllowancesTests(SynchronousTestCase):

@@ -151,6 +151,16 @@ class DirectoryNoticesTests(SynchronousTestCase):
         self.readers[0].bring(record(b"\xff"))
         self.assertEqual(self.heard, [Change()])
 
+    def test_repeated(self) -> None:
+        """
+        What several records say that come together is handed on once, whatever else comes in between.
+        """
+        acme = record(DirectoryChange(account="acme").SerializeToString())
+        self.readers[0].bring(record(b"\xff"), acme, record(b"\xff"), acme, record(b""))
+        self.assertEqual(self.heard, [Change(), Change("acme")])
+        self.readers[0].bring(acme)
+        self.assertEqual(self.heard, [Change(), Change("acme"), Change("acme")])
+
     def test_lost(self) -> None:
         """
         A reader that fails is closed and another opened, as soon as one can be; what was told meanwhile was not heard.

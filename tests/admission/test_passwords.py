@@ -125,3 +125,89 @@ class PasswordCheckerTests(SynchronousTestCase):
         self.calls.pop()[0].errback(ZeroDivisionError())
         self.failureResultOf(checked, ZeroDivisionError)
         self.assertEqual(self.checker.waiting, 0)
+
+
+class TurnsTests(SynchronousTestCase):
+    """
+    More secrets than threads, of which there is one.
+    """
+
+    def setUp(self) -> None:
+        """
+        A thread that the test lets go on.
+        """
+        self.calls: list[tuple[Deferred[bool], bytes]] = []
+        self.checker = PasswordChecker(self.inThread, 6, 1)
+
+    def inThread(self, function: Any, secretHash: str, secret: bytes) -> Deferred[bool]:
+        """
+        Begin.
+        """
+        done: Deferred[bool] = Deferred()
+        self.calls.append((done, secret))
+        return done
+
+    def goOn(self) -> list[bytes]:
+        """
+        Do all, one after the other.
+
+        @return: the secrets, in the order in which they were checked
+        """
+        done: list[bytes] = []
+        while self.calls:
+            ((call, secret),) = self.calls
+            self.calls.clear()
+            done.append(secret)
+            call.callback(secret == SECRET)
+        return done
+
+    def test_turns(self) -> None:
+        """
+        Addresses take turns: who gave many does not keep those of others waiting.
+        """
+        for number in range(4):
+            self.checker.check(HASHED, b"flood %d" % number, "192.0.2.1")
+        checked = self.checker.check(HASHED, SECRET, "192.0.2.2")
+        self.assertEqual(self.goOn(), [b"flood 0", b"flood 1", SECRET, b"flood 2", b"flood 3"])
+        self.assertTrue(self.successResultOf(checked))
+        self.assertEqual(self.checker.waiting, 0)
+
+    def test_room(self) -> None:
+        """
+        Where there is no room for another, it is made by whoever has the most: that is refused which he gave last.
+        """
+        flood = [self.checker.check(HASHED, b"%d" % number, "192.0.2.1") for number in range(6)]
+        self.failureResultOf(self.checker.check(HASHED, b"6", "192.0.2.1"), CheckerBusy)
+        checked = self.checker.check(HASHED, SECRET, "192.0.2.2")
+        self.failureResultOf(flood.pop(), CheckerBusy)
+        self.assertEqual(self.checker.waiting, 6)
+        self.goOn()
+        self.assertTrue(self.successResultOf(checked))
+        self.assertEqual([self.successResultOf(one) for one in flood], [False] * 5)
+
+    def test_noRoom(self) -> None:
+        """
+        Of many that have the same, nobody has to go for one who would have no less.
+        """
+        waiting = [self.checker.check(HASHED, b"%d" % number, f"192.0.2.{number}") for number in range(6)]
+        self.failureResultOf(self.checker.check(HASHED, SECRET, "192.0.2.9"), CheckerBusy)
+        self.goOn()
+        self.assertEqual([self.successResultOf(one) for one in waiting], [False] * 6)
+
+    def test_network(self) -> None:
+        """
+        What one subscriber has of IPv6 is one address.
+        """
+        flood = [self.checker.check(HASHED, b"%d" % number, f"2001:db8:0:1::{number}") for number in range(6)]
+        self.failureResultOf(self.checker.check(HASHED, b"6", "2001:db8:0:1::6"), CheckerBusy)
+        self.assertNoResult(self.checker.check(HASHED, SECRET, "2001:db8:0:2::1"))
+        self.failureResultOf(flood[-1], CheckerBusy)
+
+    def test_sameSecret(self) -> None:
+        """
+        Boxes of one account that come together with its secret have it checked once.
+        """
+        checked = [self.checker.check(HASHED, SECRET) for _ in range(5)]
+        self.assertEqual(self.goOn(), [SECRET])
+        self.assertEqual([self.successResultOf(one) for one in checked], [True] * 5)
+        self.assertEqual(self.checker.waiting, 0)

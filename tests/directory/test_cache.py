@@ -232,3 +232,18 @@ class DirectoryTests(SynchronousTestCase):
         self.assertIs(self.directory.clouds("acme"), Clouds.both)
         self.assertEqual(self.directory.fieldName("acme", 8), ("OWN", "double"))
         self.assertIsNone(self.directory.fieldName("acme", 9))
+
+    def test_gone(self) -> None:
+        """
+        Of an account that is not there any more the last is known: where to tell that its boxes had to go.
+        """
+        self.source.put(Account("acme", clouds=Clouds.cloudconnect))
+        self.account()
+        del self.source.accounts["acme"]
+        self.directory.changed(Change("acme"))
+        self.assertIsNone(self.account())
+        self.assertIs(self.directory.clouds("acme"), Clouds.cloudconnect)
+        self.source.put(Account("acme", clouds=Clouds.both))
+        self.directory.changed(Change("acme"))
+        self.account()
+        self.assertIs(self.directory.clouds("acme"), Clouds.both)

@@ -10,7 +10,7 @@ from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.endpoints import addressrate
-from binaryserver.endpoints.addressrate import AddressRates, addressKey
+from binaryserver.endpoints.addressrate import AddressRates, addressKey, hostKey
 
 
 class AddressKeyTests(SynchronousTestCase):
@@ -50,6 +50,15 @@ class AddressKeyTests(SynchronousTestCase):
         for address in (None, UNIXAddress(b"/run/socket"), IPv4Address("TCP", "nonsense", 1)):
             self.assertIsNone(addressKey(address))
 
+    def test_host(self) -> None:
+        """
+        An address as text has the same; what is none has an empty one.
+        """
+        self.assertEqual(hostKey("203.0.113.7"), bytes([203, 0, 113, 7]))
+        self.assertEqual(hostKey("2001:db8:1:2::1"), self.key("2001:db8:1:2:ffff::9"))
+        for host in ("", "/run/socket", "a:b"):
+            self.assertEqual(hostKey(host), b"")
+
     @given(st.text(max_size=50))
     def test_anyHost(self, host: str) -> None:
         """
@@ -57,6 +66,7 @@ class AddressKeyTests(SynchronousTestCase):
         """
         addressKey(IPv4Address("TCP", host, 1))
         addressKey(IPv6Address("TCP", host, 1))
+        hostKey(host)
 
 
 class AddressRatesTests(SynchronousTestCase):

@@ -31,7 +31,7 @@ class ShareTests(SynchronousTestCase):
         flooding, other = world.box("1"), world.box("2")
         flooding.link.dataReceived(b"".join(encodeUnsubscribe(n, ["d"]) for n in range(1, 301)))
         answers = flooding.received()
-        self.assertEqual(len(answers), 64)
+        self.assertEqual(len(answers), 16)
         self.assertFalse(flooding.transport.isReading)
         self.assertTrue(flooding.link.pauses & Pause.turn)
         other.link.dataReceived(publish("t", batch(1), 7))
@@ -51,12 +51,12 @@ class ShareTests(SynchronousTestCase):
         world = World()
         box = world.box()
         box.link.dataReceived(
-            b"".join(encodeUnsubscribe(n, ["d"]) for n in range(1, 61))
+            b"".join(encodeUnsubscribe(n, ["d"]) for n in range(1, 16))
             + b"".join(publish("t", batch(n), n) for n in range(100, 250))
         )
         self.assertTrue(box.transport.isReading)
         world.turn()
-        self.assertEqual(len(box.received()), 60 + 150)
+        self.assertEqual(len(box.received()), 15 + 150)
 
     def test_lostMeanwhile(self) -> None:
         """

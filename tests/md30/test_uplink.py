@@ -7,9 +7,15 @@ from __future__ import annotations
 import json
 
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
+from binaryserver.errors import ConfigError
 from binaryserver.gateway import Limits
-from binaryserver.proto.md30_pb2 import Message
+from binaryserver.interfaces import IEventCodec
+from binaryserver.md30.protocol import Md30
+from binaryserver.md30.topics import TopicSpace
+from binaryserver.proto.md30_pb2 import Message, TrackBatch
+from binaryserver.transcode.codecs import ProtobufCodec
 from tests.harness import ASSET, NOW_MS, Box, HandBus, World, batch, makeTrack, notice, publish
 
 
@@ -372,6 +378,54 @@ class FormTests(SynchronousTestCase):
             self.assertEqual(box.acks(), [])
             self.assertTrue(box.transport.disconnecting, topic)
             self.assertEqual(world.bus.events("tracks"), [])
+
+
+@implementer(IEventCodec)
+class BrokenCodec:
+    """
+    A plugin's, that fails as it must not.
+    """
+
+    shortTopic, longTopic, threadedAbove = "x", "tracks/x", 100
+
+    def decode(self, payload: bytes) -> tuple[TrackBatch, int]:
+        """
+        See L{IEventCodec.decode}.
+        """
+        raise ZeroDivisionError(payload.decode())
+
+
+class CodecTests(SynchronousTestCase):
+    """
+    Codecs of plugins.
+    """
+
+    def test_broken(self) -> None:
+        """
+        One that fails in a way of its own rejects what it was given, at once or in a thread, and does not say it: the
+        box is acked, and goes on.
+        """
+        world = World()
+        world.gateway.codecs += (BrokenCodec(),)
+        world.factory = Md30().buildFactory(world.gateway)
+        box = world.box()
+        for packetId, payload in ((1, b"48.8566"), (2, b"48.8566" * 100)):
+            box.publish("x", payload, packetId)
+        box.tracks(1, packetId=3)
+        self.assertEqual(box.acks(), [1, 2, 3])
+        rejects = world.bus.rejects()
+        self.assertEqual([reject.code for reject in rejects], ["DECODE"] * 2)
+        self.assertNotIn("48.8566", "".join(reject.reason for reject in rejects))
+
+    def test_sameTopic(self) -> None:
+        """
+        A topic is one codec's, and not the gateway's own.
+        """
+        for short, long in (("t", "other"), ("other", "tracks"), ("i", "other"), ("other", "messages")):
+            codec = BrokenCodec()
+            codec.shortTopic, codec.longTopic = short, long
+            error = self.assertRaises(ConfigError, TopicSpace, [ProtobufCodec(), codec])
+            self.assertIn("BrokenCodec", str(error))
 
 
 class WindowTests(SynchronousTestCase):

@@ -16,7 +16,9 @@ from binaryserver.model import BoxKey, StoredRecord
 from binaryserver.proto import cloudnext_pb2, md30_pb2
 from binaryserver.proto.md30_pb2 import TrackBatch
 from binaryserver.session.membership import Membership
+from binaryserver.transcode.names import Published
 from binaryserver.transcode.pseudonyms import Pseudonyms
+from tests.directory.samples import LogKeeper
 from tests.downlink.world import answer, delivered, listening, message, puback
 from tests.harness import ASSET, NOW_MS, Box, batch, makeTrack, publish
 from tests.md21.world import makeBlock
@@ -415,3 +417,31 @@ class NamesTests(SynchronousTestCase):
         world.gateway.names.whenKnown(BoxKey("dev", ASSET), tell)
         world.wait(5)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
+
+    def test_manyOfAnAccount(self) -> None:
+        """
+        Of however many boxes something is to be told, their account is asked for once at a time, operators are told so
+        in one line, and the boxes are told of in their order.
+        """
+        world = PrivateWorld(PSEUDONYMOUS)
+        world.source.isAway = True
+        kept = LogKeeper(self)
+        told: list[BoxKey] = []
+        boxes = [BoxKey("dev", f"{number}") for number in range(300)]
+
+        def tell(published: Published) -> None:
+            told.append(published.box)
+
+        asked = world.directory.counts.lookups
+        for box in boxes:
+            world.gateway.names.whenKnown(box, tell)
+        self.assertEqual(world.directory.counts.lookups - asked, 1)
+        world.wait(2.1)
+        warned = [event["count"] for event in kept.events if event["log_namespace"].endswith("names.Names")]
+        self.assertEqual(warned, [1, 300, 300])
+        world.source.isAway = False
+        world.wait(1)
+        named = [world.gateway.pseudonyms.published(box, None) for box in boxes]
+        self.assertEqual(told, named)
+        world.gateway.names.whenKnown(boxes[0], tell)
+        self.assertEqual(told[300:], named[:1])
