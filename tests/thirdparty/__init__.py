@@ -1,0 +1,3 @@
+"""
+What a third party would write, and its tests.
+"""
