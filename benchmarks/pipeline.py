@@ -82,6 +82,8 @@ def startGateway(port: int, folder: str, *options: str) -> subprocess.Popen[byte
             "--http=off",
             "--md21=off",
             "--sessions=memory:",
+            # All boxes come from one address, and as fast as they can.
+            "--address-rate=0",
             *options,
         ],
         stdout=subprocess.DEVNULL,

@@ -136,7 +136,7 @@ class EraseTests(GatewayCase):
         self.patch(self.bus, "erase", lambda key: fail(BusError("the disk is full")))
         program = Program("erase", "--http", self.url, "box-1", "--yes")
         self.assertEqual((await program.ended, program.output), (3, b""))
-        self.assertIn(b"its records on the bus may not be; ask again, with the account acme: the disk is full", program.errors)
+        self.assertIn(b"may not be; ask again, with the account acme: the disk is full", program.errors)
         await self.failing("erase", "--http", await self.nobody(), "box-1", "--yes")
 
 
