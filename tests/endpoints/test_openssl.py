@@ -386,7 +386,8 @@ class OpensslTests(TestCase):
         """
         While some are silent others wait, and get in once those are ended.
         """
-        self.patch(door, "PATIENCE", 0.3)
+        # Long enough for a good one on a machine that is busy.
+        self.patch(door, "PATIENCE", 1.0)
         counts = DoorCounts()
         clock: Any = reactor
         yield self.listen(door=Door(clock, DoorLimits(handshakes=3), counts))
