@@ -5,7 +5,7 @@ The parts of a gateway, made from its settings. Opens nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from twisted.plugin import getPlugins
 from binaryserver.admission.notices import DirectoryNotices
 from binaryserver.admission.passwords import PasswordChecker
 from binaryserver.admission.secretthreads import SecretThreads
+from binaryserver.bus.observed import ObservedBus
 from binaryserver.bus.topics import Topics
 from binaryserver.directory.cache import Directory, Freshness
 from binaryserver.downlink.consumer import DownlinkConsumer
@@ -39,6 +40,7 @@ from binaryserver.md21.settings import Md21Settings
 from binaryserver.md21.udpservice import UdpService
 from binaryserver.model import MailboxLimits
 from binaryserver.ops.access import accessTo
+from binaryserver.ops.health import Check, Health
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF
 from binaryserver.plugins import BackEndContext, createBackEnd
@@ -49,6 +51,7 @@ from binaryserver.service import (
     GatewayService,
     ListeningService,
     OrderedServices,
+    ServingService,
 )
 from binaryserver.transcode.pseudonyms import Pseudonyms
 
@@ -59,6 +62,8 @@ _NEEDS_LOOPBACK = "open: lets anybody in, so that every listener must be on a lo
 class Assembly:
     """
     Of one process. Each part is made when it is asked for, the back ends at once.
+
+    @ivar health: whether boxes may be sent to the process
     """
 
     def __init__(self, reactor: Any, settings: Mapping[str, Any], incarnation: str, peers: IPeers) -> None:
@@ -84,7 +89,8 @@ class Assembly:
         limits = DoorLimits(settings["max-links"], settings["max-handshakes"], settings["address-rate"])
         self._door = Door(reactor, limits, DoorCounts())
         self._threads = SecretThreads(reactor, settings["secret-threads"])
-        self._bus = self._clouds()
+        self._bus = ObservedBus(self._clouds(), reactor)
+        self.health = Health()
         self._peers: IPeers = self._store.peers(incarnation) or peers
         self._mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
 
@@ -161,6 +167,7 @@ class Assembly:
             access=access,
             published=lambda box: self._pseudonyms.published(box, None),
             elsewhere=elsewhere,
+            health=self.health,
         )
         listener.setServiceParent(services)
 
@@ -187,7 +194,13 @@ class Assembly:
             gateway.md21.udp = udp.side
             udp.setServiceParent(services)
         lease, grace = settings["lease"], settings["reconnect-grace"]
-        life = GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, giveUp)
+        serving = ServingService(self.health, settings["drain-delay"], self._reactor)
+
+        def superseded() -> None:
+            serving.hurry()
+            giveUp()
+
+        life = GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, superseded)
         life.setServiceParent(services)
         limits = MailboxLimits(settings["mailbox-messages"], settings["mailbox-bytes"])
         group = f"{settings['topic-prefix']}gateway"
@@ -202,7 +215,18 @@ class Assembly:
             listener.endpoint.onReload(gateway.recheck.certificatesChanged)
             listener.factory = partial(_boxProtocol(name).buildFactory, gateway)
             listener.setServiceParent(services)
+        serving.setServiceParent(services)
+        self._watch(life)
         return life
+
+    def _watch(self, life: GatewayService) -> None:
+        """
+        Have the health tell of what the gateway stands on.
+        """
+        health = self.health
+        health.watch("bus", self._bus.check)
+        health.watch("sessions", lambda: _warned(life.checkStore(), getattr(self._store, "warnings", ())))
+        health.watch("directory", self._directory.check)
 
     def listeners(self) -> list[tuple[str, ListeningService]]:
         """
@@ -331,6 +355,13 @@ class Assembly:
         if not any(name == "md21" for name, _ in self._descriptions()):
             raise ConfigError("--md21-udp", "is of no use without --md21, where boxes are told of it")
         return UdpService(self._reactor, spec, advertise, worker, self._mustBeLoopback)
+
+
+def _warned(check: Check, warnings: Sequence[str]) -> Check:
+    """
+    With what a store found at its start that its operator should know.
+    """
+    return check._replace(detail="; ".join((check.detail, *warnings)))
 
 
 def _boxProtocol(name: str) -> IBoxProtocol:

@@ -16,7 +16,7 @@ from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
 from binaryserver.options import GatewayOptions
 from binaryserver.program import tuneCollector, whole
-from binaryserver.service import OrderedServices
+from binaryserver.service import OrderedServices, ServingService
 from binaryserver.session.registry import NoPeers
 from binaryserver.workers.supervisor import Supervisor
 from binaryserver.workers.worker import WorkerProgram
@@ -54,7 +54,11 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     assembly.addSharedBackEnds(services)
     assembly.addHttp(services)
     assembly.checkWorkers()
-    Supervisor(reactor, dict(settings), assembly.listeners()).setServiceParent(services)
+    supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
+    supervisor.setServiceParent(services)
+    assembly.health.join(supervisor.checks)
+    # Its workers wait for --drain-delay, each for itself.
+    ServingService(assembly.health, 0, reactor).setServiceParent(services)
     return services
 
 

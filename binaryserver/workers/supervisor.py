@@ -20,6 +20,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
+from binaryserver.ops.health import Check, merged
 from binaryserver.service import Component, ListeningService
 from binaryserver.workers.channel import Channel
 
@@ -28,6 +29,8 @@ _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _HEALTHY = 10.0
 _STOP_MARGIN = 5.0
 """s beyond the drain that a worker has to end."""
+_SILENT = 5.0
+"""s after which a worker that says nothing of its health is not well."""
 
 _PROGRAM = "from binaryserver.tap import runWorker; runWorker()"
 
@@ -50,6 +53,8 @@ class Worker:
     One slot, and the process in it.
 
     @ivar asked: questions under way at this worker: by their id there, who asked and his id
+    @ivar health: what it last said of itself
+    @ivar heardAt: s of the reactor's clock, when
     """
 
     index: int
@@ -65,6 +70,8 @@ class Worker:
     ended: Deferred[None] | None = None
     exitStatus: int | None = None
     asked: dict[int, tuple[Worker, int]] = field(default_factory=dict)
+    health: Mapping[str, Check] = field(default_factory=dict)
+    heardAt: float = 0.0
 
 
 class _WorkerProcess(ProcessProtocol):
@@ -241,6 +248,9 @@ class Supervisor(Component):
                 self.log.error("worker {instance} cannot start: {error}", instance=worker.instance, error=str(error))
         elif kind == "drained":
             worker.exitStatus = message["status"]
+        elif kind == "health":
+            worker.health = {name: Check(*check) for name, check in message["checks"].items()}
+            worker.heardAt = self._reactor.seconds()
         elif kind == "handOver":
             self._handOver(worker, message)
         elif kind == "wake":
@@ -249,6 +259,22 @@ class Supervisor(Component):
             asker = worker.asked.pop(message["id"], None)
             if asker is not None:
                 self._answer(*asker, message["marks"])
+
+    def checks(self) -> dict[str, Check]:
+        """
+        What the workers say of themselves. They share their ports: while one is started again, the others take the
+        boxes.
+        """
+        now = self._reactor.seconds()
+        running = [worker for worker in self.workers if worker.state is WorkerState.running]
+        silent = [worker.instance for worker in running if now - worker.heardAt > _SILENT]
+        detail = f"{len(running)} of {len(self.workers)} run"
+        if silent:
+            detail = f"{detail}; nothing is heard of {', '.join(silent)}"
+        return {
+            **merged({worker.instance: worker.health for worker in running}),
+            "workers": Check(bool(running) and not silent, detail),
+        }
 
     def _handOver(self, asker: Worker, message: dict[str, Any]) -> None:
         for worker in self.workers:
@@ -334,7 +360,9 @@ class Supervisor(Component):
         assert worker.channel is not None
         worker.channel.send("stop")
         kill = self._reactor.callLater(
-            self._settings["drain-timeout"] + _STOP_MARGIN, worker.transport.signalProcess, "KILL"
+            self._settings["drain-delay"] + self._settings["drain-timeout"] + _STOP_MARGIN,
+            worker.transport.signalProcess,
+            "KILL",
         )
 
         def done(_: None) -> None:

@@ -18,6 +18,9 @@ from binaryserver.workers.peers import ParentPeers
 
 log = Logger()
 
+_TELL_PERIOD = 1.0
+"""s between two words of this worker's health"""
+
 
 class WorkerProgram:
     """
@@ -55,7 +58,20 @@ class WorkerProgram:
         ]
         self._life = assembly.addGateway(services, listeners, self._end, message["worker"])
         services.startService()
-        services.started.addCallbacks(lambda _: self.channel.send("started"), self._failed)
+        self._health = assembly.health
+        self._tellHealth()
+        services.started.addCallbacks(self._started, self._failed)
+
+    def _started(self, _: None) -> None:
+        self._sendHealth()
+        self.channel.send("started")
+
+    def _tellHealth(self) -> None:
+        self._sendHealth()
+        self._reactor.callLater(_TELL_PERIOD, self._tellHealth)
+
+    def _sendHealth(self) -> None:
+        self.channel.send("health", checks=self._health.checks())
 
     def _failed(self, failure: Failure) -> None:
         self.status = 1
