@@ -22,6 +22,7 @@ from binaryserver.model import BoxKey
 from binaryserver.ops.access import Access, Denied
 from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
 from binaryserver.ops.changes import parseChange, tellChange
+from binaryserver.ops.control import Control, DrainPage, LogsPage
 from binaryserver.ops.erasing import Eraser, parseErase
 from binaryserver.ops.health import Health, asReport
 from binaryserver.ops.messages import Ask, sendMessage
@@ -340,6 +341,7 @@ def makeSite(
     published: Callable[[BoxKey], BoxKey] = _unchanged,
     elsewhere: Sequence[str] = (),
     health: Health | None = None,
+    control: Control | None = None,
 ) -> Site:
     """
     The site of C{--http}.
@@ -352,6 +354,7 @@ def makeSite(
     @param published: the name that a box's events may have beside its own: its pseudonym, if it can have any
     @param elsewhere: where else events of boxes are, each as words for a person
     @param health: of the process; L{None}: one that only starts
+    @param control: of the process; L{None}: nothing of it can be changed
     """
     root, directory = Folder(), Folder()
     access = access or Access(clock)
@@ -368,5 +371,8 @@ def makeSite(
     api.putChild(b"messages", _MessagesPage(outlet, store, topics.downlink, clock, nowMs))
     api.putChild(b"boxes", _BoxesFolder(Eraser(bus, store, topics, published, elsewhere), clock))
     api.putChild(b"directory", directory)
+    if control is not None:
+        api.putChild(b"drain", DrainPage(control))
+        api.putChild(b"logs", LogsPage(control))
     directory.putChild(b"changes", _ChangesPage(outlet, topics.directory, clock))
     return site

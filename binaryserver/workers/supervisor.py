@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
 from binaryserver.ops.health import Check, merged
+from binaryserver.ops.logs import levelTexts
 from binaryserver.service import Component, ListeningService
 from binaryserver.workers.channel import Channel
 
@@ -55,6 +56,7 @@ class Worker:
     @ivar asked: questions under way at this worker: by their id there, who asked and his id
     @ivar health: what it last said of itself
     @ivar heardAt: s of the reactor's clock, when
+    @ivar isLeaving: it was asked to drain, and is to be started again
     """
 
     index: int
@@ -72,6 +74,7 @@ class Worker:
     asked: dict[int, tuple[Worker, int]] = field(default_factory=dict)
     health: Mapping[str, Check] = field(default_factory=dict)
     heardAt: float = 0.0
+    isLeaving: bool = False
 
 
 class _WorkerProcess(ProcessProtocol):
@@ -191,6 +194,7 @@ class Supervisor(Component):
         worker.incarnation = f"{worker.instance}@{os.urandom(6).hex()}"
         worker.restart = None
         worker.exitStatus = None
+        worker.isLeaving = False
         process = _WorkerProcess(self, worker)
         descriptors: dict[int, Any] = {0: os.open(os.devnull, os.O_RDONLY), 1: 1, 2: 2, 3: "w", 4: "r"}
         listening = []
@@ -260,13 +264,45 @@ class Supervisor(Component):
             if asker is not None:
                 self._answer(*asker, message["marks"])
 
+    def drainWorker(self, instance: str) -> bool:
+        """
+        See L{binaryserver.ops.control.Workers.drainWorker}.
+        """
+        for worker in self.workers:
+            if worker.instance == instance and worker.state is WorkerState.running:
+                self.log.info("worker {instance} is to drain, and is started again then", instance=instance)
+                worker.isLeaving = True
+                self._tell([worker], "stop")
+                return True
+        return False
+
+    def setLevels(self, levels: Mapping[str, str]) -> None:
+        """
+        See L{binaryserver.ops.control.Workers.setLevels}.
+        """
+        self._settings["log-level"] = levelTexts(levels)
+        self._tell(self.workers, "logs", levels=dict(levels))
+
+    def reload(self, live: Mapping[str, Any]) -> None:
+        """
+        Have every worker take the settings that can change, and those that are started later begin with them.
+        """
+        # What is logged is told by itself.
+        self._settings |= {name: value for name, value in live.items() if name != "log-level"}
+        self._tell(self.workers, "reload", settings=dict(live))
+
+    def _tell(self, workers: Sequence[Worker], kind: str, **fields: Any) -> None:
+        for worker in workers:
+            if worker.channel is not None:
+                worker.channel.send(kind, **fields)
+
     def checks(self) -> dict[str, Check]:
         """
-        What the workers say of themselves. They share their ports: while one is started again, the others take the
-        boxes.
+        What the workers say of themselves. They share their ports: while one drains or is started again, the others
+        take the boxes.
         """
         now = self._reactor.seconds()
-        running = [worker for worker in self.workers if worker.state is WorkerState.running]
+        running = [one for one in self.workers if one.state is WorkerState.running and not one.isLeaving]
         silent = [worker.instance for worker in running if now - worker.heardAt > _SILENT]
         detail = f"{len(running)} of {len(self.workers)} run"
         if silent:
@@ -326,6 +362,9 @@ class Supervisor(Component):
             if worker.ended is not None:
                 ended, worker.ended = worker.ended, None
                 ended.callback(None)
+            return
+        if worker.isLeaving and worker.exitStatus == 0:
+            self._spawn(worker)
             return
         if self._reactor.seconds() - worker.startedAt > _HEALTHY:
             worker.failures = 0
