@@ -38,6 +38,14 @@ class ObservedBus(_Proxy):  # type: ignore[misc]
         self._since = 0.0
         self._failedAt: float | None = None
 
+    @property
+    def pendingBytes(self) -> int:
+        """
+        See L{IBus.pendingBytes}. Asked with every batch, and so not by the proxy's longer way.
+        """
+        pending: int = self._bus.pendingBytes
+        return pending
+
     def publish(self, topic: str, partition: int, records: Sequence[Record]) -> Deferred[None]:
         """
         See L{IBus.publish}.
