@@ -5,7 +5,8 @@ The parts of a gateway, made from its settings. Opens nothing.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -14,8 +15,10 @@ from twisted.plugin import getPlugins
 from binaryserver.admission.notices import DirectoryNotices
 from binaryserver.admission.passwords import PasswordChecker
 from binaryserver.admission.secretthreads import SecretThreads
+from binaryserver.bus.observed import ObservedBus
 from binaryserver.bus.topics import Topics
 from binaryserver.directory.cache import Directory, Freshness
+from binaryserver.directory.records import Change
 from binaryserver.downlink.consumer import DownlinkConsumer
 from binaryserver.downlink.expiry import ChannelExpiry
 from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials
@@ -39,6 +42,8 @@ from binaryserver.md21.settings import Md21Settings
 from binaryserver.md21.udpservice import UdpService
 from binaryserver.model import MailboxLimits
 from binaryserver.ops.access import accessTo
+from binaryserver.ops.control import Control
+from binaryserver.ops.health import Check, Health
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF
 from binaryserver.plugins import BackEndContext, createBackEnd
@@ -49,6 +54,7 @@ from binaryserver.service import (
     GatewayService,
     ListeningService,
     OrderedServices,
+    ServingService,
 )
 from binaryserver.transcode.pseudonyms import Pseudonyms
 
@@ -59,6 +65,8 @@ _NEEDS_LOOPBACK = "open: lets anybody in, so that every listener must be on a lo
 class Assembly:
     """
     Of one process. Each part is made when it is asked for, the back ends at once.
+
+    @ivar health: whether boxes may be sent to the process
     """
 
     def __init__(self, reactor: Any, settings: Mapping[str, Any], incarnation: str, peers: IPeers) -> None:
@@ -83,8 +91,11 @@ class Assembly:
         self._pseudonyms = Pseudonyms.fromFile(settings["pseudonym-key-file"])
         limits = DoorLimits(settings["max-links"], settings["max-handshakes"], settings["address-rate"])
         self._door = Door(reactor, limits, DoorCounts())
+        self._gatewayMade: Gateway | None = None
+        self._credentials: list[ReloadingCredentials] = []
         self._threads = SecretThreads(reactor, settings["secret-threads"])
-        self._bus = self._clouds()
+        self._bus = ObservedBus(self._clouds(), reactor)
+        self.health = Health()
         self._peers: IPeers = self._store.peers(incarnation) or peers
         self._mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
 
@@ -140,9 +151,11 @@ class Assembly:
             timeout = self._settings["start-timeout"]
             BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
 
-    def addHttp(self, services: OrderedServices) -> None:
+    def addHttp(self, services: OrderedServices, control: Control | None = None) -> None:
         """
         The HTTP side, unless it is off.
+
+        @param control: what can be done to the process
         """
         description = self._settings["http"]
         if description == OFF:
@@ -161,6 +174,8 @@ class Assembly:
             access=access,
             published=lambda box: self._pseudonyms.published(box, None),
             elsewhere=elsewhere,
+            health=self.health,
+            control=control,
         )
         listener.setServiceParent(services)
 
@@ -180,14 +195,20 @@ class Assembly:
         @return: the gateway's life
         """
         settings = self._settings
-        gateway = self._gateway()
+        gateway = self._gatewayMade = self._gateway()
         udp = self._udp(worker)
         if udp is not None:
             # It stops after MD21's links have ended: the drain's acks go by it too.
             gateway.md21.udp = udp.side
             udp.setServiceParent(services)
         lease, grace = settings["lease"], settings["reconnect-grace"]
-        life = GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, giveUp)
+        serving = ServingService(self.health, settings["drain-delay"], self._reactor)
+
+        def superseded() -> None:
+            serving.hurry()
+            giveUp()
+
+        life = GatewayService(gateway, self._peers, settings["drain-timeout"], lease, grace, superseded)
         life.setServiceParent(services)
         limits = MailboxLimits(settings["mailbox-messages"], settings["mailbox-bytes"])
         group = f"{settings['topic-prefix']}gateway"
@@ -196,13 +217,47 @@ class Assembly:
         consumer.setServiceParent(services)
         if gateway.md21.upgrade is not None:
             credentials = gateway.md21.upgrade.credentials
+            self._credentials.append(credentials)
             credentials.onReload(gateway.recheck.certificatesChanged)
             CredentialsService(credentials).setServiceParent(services)
         for name, listener in listeners:
             listener.endpoint.onReload(gateway.recheck.certificatesChanged)
             listener.factory = partial(_boxProtocols()[name].buildFactory, gateway)
             listener.setServiceParent(services)
+        serving.setServiceParent(services)
+        self._watch(life)
         return life
+
+    def _watch(self, life: GatewayService) -> None:
+        """
+        Have the health tell of what the gateway stands on.
+        """
+        health = self.health
+        health.watch("bus", self._bus.check)
+        health.watch("sessions", lambda: _warned(life.checkStore(), getattr(self._store, "warnings", ())))
+        health.watch("directory", self._directory.check)
+
+    def reload(self, live: Mapping[str, Any]) -> None:
+        """
+        Take the settings that can change, and look again at what comes from elsewhere. (Tokens are anyway.)
+
+        @param live: see L{binaryserver.reloading.LIVE}
+        """
+        gateway = self._gatewayMade
+        if gateway is not None:
+            gateway.limits = replace(
+                gateway.limits,
+                window=live["window"],
+                windowBytes=live["window-bytes"],
+                maxPacket=live["max-packet"],
+                connectTimeout=live["connect-timeout"],
+                packetTimeout=live["packet-timeout"],
+                controlRate=live["control-rate"],
+            )
+            self._directory.changed(Change())
+        self._door.setLimits(DoorLimits(live["max-links"], live["max-handshakes"], live["address-rate"]))
+        for credentials in self._credentials:
+            credentials.lookNow()
 
     def listeners(self) -> list[tuple[str, ListeningService]]:
         """
@@ -227,6 +282,9 @@ class Assembly:
 
         @raise ConfigError: an option that only workers use is wrong
         """
+        for name in ("bus", "sessions"):
+            if self._settings[name].partition(":")[0].lower() == "memory":
+                raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
         for name, description in self._descriptions():
             if description.partition(":")[0].lower() == "unix":
                 raise ConfigError(_option(name), f"{description}: unix: cannot be shared by --workers")
@@ -257,9 +315,12 @@ class Assembly:
         settings = self._settings
         handshakeTimeout, closeTimeout = settings["tls-handshake-timeout"], settings["output-timeout"]
         try:
-            return serverFromString(self._reactor, description, handshakeTimeout, closeTimeout, door)
+            endpoint = serverFromString(self._reactor, description, handshakeTimeout, closeTimeout, door)
         except EndpointError as error:
             raise ConfigError(option, str(error)) from error
+        if endpoint.credentials is not None:
+            self._credentials.append(endpoint.credentials)
+        return endpoint
 
     def _gateway(self) -> Gateway:
         settings = self._settings
@@ -341,6 +402,13 @@ class Assembly:
         if not any(name == "md21" for name, _ in self._descriptions()):
             raise ConfigError("--md21-udp", "is of no use without --md21, where boxes are told of it")
         return UdpService(self._reactor, spec, advertise, worker, self._mustBeLoopback)
+
+
+def _warned(check: Check, warnings: Sequence[str]) -> Check:
+    """
+    With what a store found at its start that its operator should know.
+    """
+    return check._replace(detail="; ".join((check.detail, *warnings)))
 
 
 def _boxProtocols() -> dict[str, IBoxProtocol]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import sys
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -17,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from twisted.python.usage import Options, UsageError
 
+from binaryserver.config import ConfigFile, readConfig
 from binaryserver.errors import ConfigError
 from binaryserver.secretvalues import holdsSecret
 
@@ -193,6 +193,8 @@ SETTINGS: Final = (
     Setting(
         "http-behind-tls", "flag", False, "A proxy before the HTTP side has TLS: let tokens come by plain TCP from it."
     ),
+    Setting("log-format", "text", "text", "Lines of the log: text, or json."),
+    Setting("log-level", "texts", ["info"], "What is logged: LEVEL, or NAMESPACE=LEVEL; repeatable."),
     Setting("topic-prefix", "text", "binaryserver.", "What the names of the bus's topics begin with."),
     Setting("workers", "count", 1, "Instances on this host that share the ports.", 1),
     Setting("instance", "text", "", "This instance's id; workers get -0, -1, ... appended."),
@@ -211,7 +213,13 @@ SETTINGS: Final = (
         10.0,
         "A box back within it is told as a reconnect; a dead instance's boxes have it to come back, s.",
     ),
-    Setting("drain-timeout", "seconds", 20.0, "The longest that a stop takes, s."),
+    Setting("drain-timeout", "seconds", 20.0, "The longest that a stop takes, s; --drain-delay comes before it."),
+    Setting(
+        "drain-delay",
+        "seconds",
+        0.0,
+        "At a stop: how long /readyz says so before anything stops, for balancers to see it, s.",
+    ),
     Setting("start-timeout", "seconds", 15.0, "After which a check at start gives up, s.", 0.1),
     Setting("tls-handshake-timeout", "seconds", 10.0, "For a TLS handshake and what precedes it, s.", 0.1),
     Setting("max-links", "count", 50_000, "Connections of boxes to one process; 0: any number."),
@@ -313,22 +321,31 @@ class SettingsOptions(Options):
 
         @raise ConfigError: one cannot be used
         """
+        self._given = {setting.name: self.opts.get(setting.name) for setting in self.settings}
+        self.opts.update(self.again())
+
+    def again(self) -> dict[str, Any]:
+        """
+        What L{resolve} would give now: the file may have changed.
+
+        @raise ConfigError: one cannot be used
+        """
+        found: dict[str, Any] = {}
         path = self.opts.get("config") or self._environment.get(_ENVIRONMENT + "CONFIG")
-        file = self._read(path) if path else {}
+        file = self._read(path) if path else ConfigFile("", {}, {})
         for setting in self.settings:
-            given = self.opts.get(setting.name)
+            given = self._given[setting.name]
             if given is not None:
                 self._checkNoSecret(setting, given)
-                value, where = given, "command line"
+                found[setting.name] = setting.parse(given, "command line")
             elif setting.variable in self._environment:
-                value, where = self._environment[setting.variable], setting.variable
-            elif setting.name in file:
-                value, where = file[setting.name], str(path)
+                found[setting.name] = setting.parse(self._environment[setting.variable], setting.variable)
+            elif setting.name in file.values:
+                found[setting.name] = setting.parse(file.values[setting.name], file.where(setting.name))
             else:
-                self.opts[setting.name] = setting.default
-                continue
-            self.opts[setting.name] = setting.parse(value, where)
-        self.opts["instance"] = self.opts["instance"] or os.uname().nodename
+                found[setting.name] = setting.default
+        found["instance"] = found["instance"] or os.uname().nodename
+        return found
 
     def _checkNoSecret(self, setting: Setting, given: Any) -> None:
         if any(holdsSecret(one) for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)):
@@ -338,20 +355,11 @@ class SettingsOptions(Options):
                 f"(password-file=PATH), or put the value into {setting.variable} or into the --config file",
             )
 
-    def _read(self, path: str) -> dict[str, Any]:
-        try:
-            with open(path, "rb") as file:
-                values = tomllib.load(file)
-        except OSError as error:
-            raise ConfigError("--config", f"{path}: {error.strerror}") from error
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ConfigError("--config", f"{path}: {error}") from error
-        known = {setting.name for setting in self.settings}
-        for name in values:
-            if name not in known:
-                near = get_close_matches(name, known, 1)
-                raise ConfigError("--config", f"{path}: {name} is no setting{f'; {near[0]} is' if near else ''}")
-        return values
+    def _read(self, path: str) -> ConfigFile:
+        file = readConfig(path)
+        for problem in file.unknown(self.settings):
+            raise ConfigError("--config", problem.text(path))
+        return file
 
 
 class GatewayOptions(SettingsOptions):
@@ -392,6 +400,12 @@ class GatewayOptions(SettingsOptions):
         Listen for boxes of a plugin's protocol: PROTOCOL=ENDPOINT; repeatable.
         """
         self._append("listen", listener)
+
+    def opt_log_level(self, level: str) -> None:
+        """
+        What is logged: debug, info, warn, error, critical; or NAMESPACE=LEVEL; repeatable. [default: info]
+        """
+        self._append("log-level", level)
 
     def opt_md21_require_tls(self) -> None:
         """

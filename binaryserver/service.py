@@ -20,9 +20,9 @@ from binaryserver.endpoints.listening import ServerEndpoint
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway
 from binaryserver.interfaces import IPeers
-from binaryserver.session.line import Pause
+from binaryserver.ops.health import Check, Health, Phase
+from binaryserver.session.farewell import endLinks
 from binaryserver.session.membership import Membership
-from binaryserver.session.reasons import Ending, Reason
 
 _DRAIN_TICK = 0.02
 
@@ -181,6 +181,12 @@ class GatewayService(Component):
 
         return self._peers.start(gateway).addCallback(heard).addCallback(leased)
 
+    def checkStore(self) -> Check:
+        """
+        How the session store does, as the renewals of the lease show it.
+        """
+        return self._membership.check()
+
     def _wasSuperseded(self) -> None:
         if not self._isSuperseded:
             self._isSuperseded = True
@@ -188,8 +194,8 @@ class GatewayService(Component):
 
     def end(self) -> Deferred[None]:
         """
-        Drain: nothing is read any more, what is in flight commits and is acked, the links close with SERVER_SHUTDOWN,
-        and presences and marks are written.
+        Drain: the links end one after the other, each once what it has in flight is committed and acked; and presences
+        and marks are written.
         """
         return Deferred.fromCoroutine(self._drain())
 
@@ -201,12 +207,8 @@ class GatewayService(Component):
         self.drainedWhole = False
         deadline = gateway.clock.seconds() + self._drainTimeout
         links = gateway.registry.links
-        for link in list(links):
-            link.pause(Pause.closing)
-        acked = await self._until(lambda: not any(link.inFlight for link in links), deadline)
+        acked = await endLinks(gateway, self._drainTimeout, deadline)
         gateway.delivery.stop()
-        for link in list(links):
-            link.end(Ending(Reason.serverShutdown))
         told = await self._until(
             lambda: (
                 gateway.delivery.isIdle
@@ -233,6 +235,42 @@ class GatewayService(Component):
                 return False
             await deferLater(clock, _DRAIN_TICK)
         return True
+
+
+class ServingService(Component):
+    """
+    The last to start and the first to stop: while it runs, boxes are to come.
+    """
+
+    def __init__(self, health: Health, delay: float, clock: Any) -> None:
+        """
+        @param delay: s between the word that boxes are to come no more and the end of everything: until then those that
+            have not heard it are served as before
+        """
+        self._health = health
+        self._delay = delay
+        self._clock = clock
+
+    def hurry(self) -> None:
+        """
+        Let the end of everything follow the word at once.
+        """
+        self._delay = 0.0
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        self._health.phase = Phase.serving
+        return succeed(None)
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        wasServing = self._health.phase is Phase.serving
+        self._health.phase = Phase.draining
+        return deferLater(self._clock, self._delay) if wasServing else succeed(None)
 
 
 class CredentialsService(Component):

@@ -36,11 +36,12 @@ class GatewayProcess:
     @ivar folder: where its files are
     """
 
-    def __init__(self, *options: str, bus: str = "", md30: str = "", md21: str = "") -> None:
+    def __init__(self, *options: str, bus: str = "", md30: str = "", md21: str = "", http: str = "") -> None:
         """
         @param bus: C{--bus}; a SQLite file in the folder by default
         @param md30: C{--md30}, with C{{port}} for the port
         @param md21: C{--md21}, likewise
+        @param http: C{--http}, likewise
         """
         self.folder = Path(tempfile.mkdtemp(prefix="gateway-"))
         self.port = freePort()
@@ -48,6 +49,7 @@ class GatewayProcess:
         self.httpPort = freePort()
         self._md30 = (md30 or "tcp:{port}:interface=127.0.0.1").replace("{port}", str(self.port))
         self._md21 = (md21 or "tcp:{port}:interface=127.0.0.1").replace("{port}", str(self.md21Port))
+        self._http = (http or "tcp:{port}:interface=127.0.0.1").replace("{port}", str(self.httpPort))
         self._bus = bus or f"sqlite:{self.folder}/bus.sqlite"
         self._options = options
         self.process: subprocess.Popen[bytes] | None = None
@@ -74,7 +76,7 @@ class GatewayProcess:
             "binaryserver",
             f"--md30={self._md30}",
             f"--md21={self._md21}",
-            f"--http=tcp:{self.httpPort}:interface=127.0.0.1",
+            f"--http={self._http}",
             f"--bus={self._bus}",
             f"--sessions=sqlite:{self.folder}/sessions.sqlite",
             "--flush-interval=0.005",
@@ -132,6 +134,15 @@ class GatewayProcess:
         """
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
+        return self.wait(patience)
+
+    def wait(self, patience: float = 30.0) -> int:
+        """
+        Wait for its end.
+
+        @return: the exit status
+        """
+        assert self.process is not None
         return self.process.wait(patience)
 
     def close(self) -> None:

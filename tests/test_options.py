@@ -82,6 +82,7 @@ class PrecedenceTests(OptionsCase):
             "flush-interval": 0.05,
             "batch-deadline": 60.0,
             "drain-timeout": 20.0,
+            "drain-delay": 0.0,
             "max-packet": 262_144,
             "window": 256,
             "window-bytes": 1 << 20,

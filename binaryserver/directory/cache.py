@@ -23,6 +23,7 @@ from binaryserver.directory.records import Account, Box, Change
 from binaryserver.errors import DirectoryUnavailable
 from binaryserver.interfaces import IDirectorySource
 from binaryserver.model import Clouds
+from binaryserver.ops.health import Check
 
 _MAX_ABSENT = 10_000
 
@@ -31,6 +32,9 @@ _PATIENCE = 20.0
 
 _HOLD_OFF = 2.0
 """s after a failed lookup in which what is known of anything else is served without asking."""
+
+_REFUSAL_COUNTS = 10.0
+"""s for which the directory is not well after it could not tell of somebody."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +120,21 @@ class _Table(Generic[Value]):
         self._gone: OrderedDict[tuple[str, ...], Value] = OrderedDict()
         self._asking: dict[tuple[str, ...], _Asking[Value]] = {}
         self._failedAt = float("-inf")
+        self._unansweredAt = float("-inf")
+
+    @property
+    def failedAt(self) -> float:
+        """
+        When the source last did not answer, s of the clock; of long ago: it has answered since.
+        """
+        return self._failedAt
+
+    @property
+    def unansweredAt(self) -> float:
+        """
+        Likewise, when that left somebody without an answer.
+        """
+        return self._unansweredAt
 
     def peek(self, key: tuple[str, ...]) -> Value | None:
         """
@@ -170,7 +189,7 @@ class _Table(Generic[Value]):
             # The answer may be from before the change.
             self._ask(key, asking)
             return
-        self._failedAt = float("-inf")
+        self._failedAt = self._unansweredAt = float("-inf")
         now = self._clock.seconds()
         if value is None:
             before = self._known.pop(key, None)
@@ -207,6 +226,7 @@ class _Table(Generic[Value]):
             self._counts.staleHits += len(asking.waiting)
             self._fire(key, asking, entry.value)
         else:
+            self._unansweredAt = now
             self._fire(key, asking, failure)
 
     def _fire(self, key: tuple[str, ...], asking: _Asking[Value], result: Value | Failure | None) -> None:
@@ -241,6 +261,7 @@ class Directory:
 
     def __init__(self, source: IDirectorySource, clock: IReactorTime, freshness: Freshness | None = None) -> None:
         self._source = source
+        self._clock = clock
         self.counts = DirectoryCounts()
         self.version = 0
         self.requiresLoopback: bool = source.requiresLoopback
@@ -284,6 +305,20 @@ class Directory:
             self._boxes.change((change.account, change.asset))
         for listener in self._listeners:
             listener(change)
+
+    def check(self) -> Check:
+        """
+        How it does: not well if it lately could not tell of somebody. As long as it only is away, and what is known
+        serves on, boxes may come.
+        """
+        now = self._clock.seconds()
+        tables = self._accounts, self._boxes
+        unanswered = now - max(table.unansweredAt for table in tables)
+        if unanswered <= _REFUSAL_COUNTS:
+            return Check(False, f"it did not answer {unanswered:.0f} s ago, and somebody could not be looked up")
+        if max(table.failedAt for table in tables) > float("-inf"):
+            return Check(True, "it does not answer, and what is known serves on")
+        return Check(True, "it answers when it is asked")
 
     def account(self, name: str) -> Deferred[Account | None]:
         """

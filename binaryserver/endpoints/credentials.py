@@ -138,6 +138,14 @@ class ReloadingCredentials:
         self._isRunning = True
         self._timer = self._clock.callLater(POLL_INTERVAL, self._look)
 
+    def lookNow(self) -> None:
+        """
+        Look at the files now, unless they are being looked at, or nobody wants them looked at.
+        """
+        if self._timer is not None:
+            self._timer.cancel()
+            self._look()
+
     def stop(self) -> None:
         """
         Look no more.

@@ -92,6 +92,16 @@ class Door:
         self._logged = DoorCounts()
         self._listeners = 0
 
+    def setLimits(self, limits: DoorLimits) -> None:
+        """
+        Have other limits from now on. Connections that are there stay.
+        """
+        if limits.addressRate != self.limits.addressRate:
+            self._rates = AddressRates(limits.addressRate) if limits.addressRate else None
+        self.limits = limits
+        if self._paused and not self._isFull():
+            self._resume()
+
     def guard(self, factory: IProtocolFactory, isProxied: bool) -> IProtocolFactory:
         """
         The factory for connections as they are accepted.

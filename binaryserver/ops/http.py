@@ -4,6 +4,7 @@ The HTTP side: health, the bus read back, messages for boxes, changes of the dir
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -21,7 +22,9 @@ from binaryserver.model import BoxKey
 from binaryserver.ops.access import Access, Denied
 from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
 from binaryserver.ops.changes import parseChange, tellChange
+from binaryserver.ops.control import Control, DrainPage, LogsPage
 from binaryserver.ops.erasing import Eraser, parseErase
+from binaryserver.ops.health import Health, asReport
 from binaryserver.ops.messages import Ask, sendMessage
 from binaryserver.ops.outlet import Outlet, Posted
 from binaryserver.ops.pages import Folder, GetPage, Missing, PostPage
@@ -101,6 +104,26 @@ class _Livez(GetPage):
         request.setHeader("content-type", "application/json")
         request.setHeader("cache-control", "no-store")
         return b'{"status": "ok"}\n'
+
+
+class _Readyz(GetPage):
+    """
+    C{/readyz}: whether boxes may be sent here.
+    """
+
+    def __init__(self, health: Health) -> None:
+        super().__init__()
+        self._health = health
+
+    def answer(self, request: Request) -> bytes:
+        """
+        See L{GetPage.answer}.
+        """
+        isReady, report = asReport(self._health.checks())
+        request.setResponseCode(200 if isReady else 503)
+        request.setHeader("content-type", "application/json")
+        request.setHeader("cache-control", "no-store")
+        return json.dumps(report).encode() + b"\n"
 
 
 class _TailPage(GetPage):
@@ -317,6 +340,8 @@ def makeSite(
     access: Access | None = None,
     published: Callable[[BoxKey], BoxKey] = _unchanged,
     elsewhere: Sequence[str] = (),
+    health: Health | None = None,
+    control: Control | None = None,
 ) -> Site:
     """
     The site of C{--http}.
@@ -328,11 +353,14 @@ def makeSite(
     @param access: who may ask for anything but its health; L{None}: everybody, under loopback's names
     @param published: the name that a box's events may have beside its own: its pseudonym, if it can have any
     @param elsewhere: where else events of boxes are, each as words for a person
+    @param health: of the process; L{None}: one that only starts
+    @param control: of the process; L{None}: nothing of it can be changed
     """
     root, directory = Folder(), Folder()
     access = access or Access(clock)
     api = _Guarded(access)
     root.putChild(b"livez", _Livez())
+    root.putChild(b"readyz", _Readyz(health or Health()))
     root.putChild(b"api", api)
     site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
     site.bodies = Bodies()
@@ -343,5 +371,8 @@ def makeSite(
     api.putChild(b"messages", _MessagesPage(outlet, store, topics.downlink, clock, nowMs))
     api.putChild(b"boxes", _BoxesFolder(Eraser(bus, store, topics, published, elsewhere), clock))
     api.putChild(b"directory", directory)
+    if control is not None:
+        api.putChild(b"drain", DrainPage(control))
+        api.putChild(b"logs", LogsPage(control))
     directory.putChild(b"changes", _ChangesPage(outlet, topics.directory, clock))
     return site

@@ -68,15 +68,21 @@ class GetPage(Folder):
 class PostPage(Folder):
     """
     One that answers POST and nothing else, and takes JSON.
+
+    @cvar method: what it answers instead
+    @cvar allowed: all that it answers
     """
+
+    method = b"POST"
+    allowed = "POST"
 
     def render(self, request: Request) -> Any:
         """
         See L{Resource.render}.
         """
-        if request.method != b"POST":
-            request.setHeader("allow", "POST")
-            return problem(request, 405, "only POST")
+        if request.method != self.method:
+            request.setHeader("allow", self.allowed)
+            return problem(request, 405, f"only {self.allowed}")
         body = request.content
         if not isinstance(body, Body):
             return problem(request, 415, "the body is to be application/json")

@@ -5,7 +5,7 @@ The half of a link that is the same for every box protocol: it comes and goes, a
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
@@ -105,6 +105,17 @@ class BoxLink(BlockIntake):
         isBack = previous is not None and (previous.connected or self._since - previous.seenAt <= graceMs)
         kind = cloudnext_pb2.PRESENCE_TYPE_RECONNECT if isBack else cloudnext_pb2.PRESENCE_TYPE_CONNECT
         self._announce(kind, reason, bool(reason))
+        self.log.debug("{account}/{asset}: its link {link} is open", **self.logFields())
+
+    def logFields(self) -> dict[str, Any]:
+        """
+        Which box's link it is, for the log: by the name that its events have, and the link's epoch. Nothing before
+        L{open}.
+        """
+        if not self._since:
+            return {}
+        box = self.envelope.box
+        return {"account": box.account, "asset": box.asset, "link": self.linkEpoch}
 
     def accountChanged(self) -> None:
         """
@@ -146,6 +157,9 @@ class BoxLink(BlockIntake):
         # Only once it is told is the box released: should this process die before, another adopts it and tells.
         then = self.gateway.registry.releaser(self) if self.box.link is self else None
         self._announce(kind, reason, isFromBox, ending.detail, then)
+        self.log.debug(
+            "{account}/{asset}: its link {link} has ended: {reason}", reason=ending.reason.value, **self.logFields()
+        )
         self.gateway.delivery.leave(self)
         self.gateway.registry.detach(self)
 

@@ -19,6 +19,7 @@ from twisted.python.failure import Failure
 from binaryserver.errors import StoreError
 from binaryserver.ids import IdSource
 from binaryserver.model import LinkState, Orphan, Renewal
+from binaryserver.ops.health import Check
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.reasons import Reason
 from binaryserver.transcode.envelope import Envelope
@@ -58,6 +59,8 @@ class Membership:
         # s of the clock, since when the store has answered every renewal.
         self._sinceWhen: float | None = None
         self._renewedMs = 0
+        # s of the clock, when the store last answered; None: it did not when it was last asked.
+        self._heardAt: float | None = None
         self._deadSince: dict[str, float] = {}
         self._next: IDelayedCall | None = None
         self._running: Deferred[None] | None = None
@@ -75,7 +78,7 @@ class Membership:
 
         def leased(worker: int) -> None:
             self._isWorker(worker)
-            self._sinceWhen = self._gateway.clock.seconds()
+            self._sinceWhen = self._heardAt = self._gateway.clock.seconds()
             self._renewedMs = self._gateway.nowMs()
             self._next = self._gateway.clock.callLater(self._lease * _RENEWALS, self._turn)
 
@@ -100,6 +103,18 @@ class Membership:
         except StoreError as error:
             self.log.warn("the lease was not given back, it lapses instead: {reason}", reason=str(error))
 
+    def check(self) -> Check:
+        """
+        How the session store does, by the renewals of the lease: it is well as long as the last one was answered, and
+        no longer ago than a lease.
+        """
+        if self._heardAt is None:
+            return Check(False, "it did not renew the lease")
+        age = self._gateway.clock.seconds() - self._heardAt
+        if age > self._lease:
+            return Check(False, f"it has not answered for {age:.0f} s")
+        return Check(True, "it renews the lease")
+
     def _isWorker(self, worker: int) -> None:
         if worker != self._worker or not hasattr(self._gateway, "ids"):
             self._worker = worker
@@ -112,7 +127,7 @@ class Membership:
         def failed(failure: Failure) -> None:
             if self._sinceWhen is not None:
                 self.log.warn("session store is away: {reason}", reason=failure.getErrorMessage())
-            self._sinceWhen = None
+            self._sinceWhen = self._heardAt = None
             if not failure.check(StoreError):
                 self.log.failure("the lease could not be renewed, in an unforeseen way", failure)
 
@@ -127,7 +142,7 @@ class Membership:
     async def _renew(self, began: float) -> None:
         gateway = self._gateway
         renewal = await gateway.store.renew(gateway.incarnation)
-        now = gateway.clock.seconds()
+        now = self._heardAt = gateway.clock.seconds()
         nowMs = gateway.nowMs()
         if (
             self._sinceWhen is None

@@ -119,7 +119,11 @@ class TransportLink(ArrivingLink, Protocol):
         """
         self.gateway.counters.violations += 1
         self.log.info(
-            "{peer}: link closed: {kind}: {error}", kind=type(error).__name__, error=str(error), peer=self.peer
+            "{peer}: link closed: {kind}: {error}",
+            kind=type(error).__name__,
+            error=str(error),
+            peer=self.peer,
+            **self.logFields(),
         )
 
     def parting(self, ending: Ending) -> None:

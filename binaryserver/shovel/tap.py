@@ -32,7 +32,7 @@ def makeService(options: ShovelOptions) -> MultiService:
     """
     from twisted.internet import reactor
 
-    return whole(reactor, "binaryserver-shovel", lambda: build(reactor, options))
+    return whole(reactor, "binaryserver-shovel", lambda _: build(reactor, options))
 
 
 def build(reactor: Any, settings: Any) -> OrderedServices:

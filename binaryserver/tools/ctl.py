@@ -1,6 +1,6 @@
 """
 C{binaryserver-ctl}: asks a gateway over its HTTP side, sends messages to boxes, tells what changed in the directory,
-erases boxes, hashes their secrets, and makes topics.
+erases boxes, hashes their secrets, drains instances, changes what they log, checks their configuration, makes topics.
 """
 
 from __future__ import annotations
@@ -13,7 +13,16 @@ from typing import Any
 
 from binaryserver.bus.topics import DEFAULT_PREFIX, Topics
 from binaryserver.secretvalues import holdsSecret
-from binaryserver.tools import ctl_directory, ctl_erase, ctl_secret, ctl_send, ctl_tail, ctl_topics
+from binaryserver.tools import (
+    ctl_config,
+    ctl_control,
+    ctl_directory,
+    ctl_erase,
+    ctl_secret,
+    ctl_send,
+    ctl_tail,
+    ctl_topics,
+)
 from binaryserver.tools.ctl_http import addHttpOptions
 
 _Commands = Any
@@ -34,6 +43,9 @@ def makeParser() -> argparse.ArgumentParser:
     _addSend(commands)
     _addDirectory(commands)
     _addErase(commands)
+    _addDrain(commands)
+    _addLogs(commands)
+    _addConfig(commands)
     _addSecret(commands)
     _addTopics(commands)
     return parser
@@ -135,6 +147,52 @@ def _addErase(commands: _Commands) -> None:
     erase.add_argument("--json", action="store_true", help="print the gateway's report as one JSON object")
     addHttpOptions(erase)
     erase.set_defaults(run=ctl_erase.run)
+
+
+def _addDrain(commands: _Commands) -> None:
+    drain = commands.add_parser(
+        "drain",
+        help="have an instance stop in good order",
+        description="Have an instance drain and end, as SIGTERM does: the one that is asked, with all its workers, or "
+        "one worker of it, which is started again then.",
+    )
+    drain.add_argument("--instance", default="", metavar="ID", help="which [the one that is asked]")
+    drain.add_argument("--json", action="store_true", help="print the gateway's answer as one JSON object")
+    addHttpOptions(drain)
+    drain.set_defaults(run=ctl_control.runDrain)
+
+
+def _addLogs(commands: _Commands) -> None:
+    logs = commands.add_parser(
+        "logs",
+        help="tell, or change, what is logged",
+        description="Tell what a gateway logs. With a level: log that much from now on, until it is changed again, "
+        "read again (SIGHUP), or the gateway ends.",
+    )
+    logs.add_argument(
+        "words",
+        nargs="*",
+        metavar="[NAMESPACE] LEVEL",
+        help="debug, info, warn, error, critical; for one NAMESPACE (binaryserver.bus, say) also default, which it has "
+        "without a level of its own",
+    )
+    logs.add_argument("--json", action="store_true", help="print the gateway's answer as one JSON object")
+    addHttpOptions(logs)
+    logs.set_defaults(run=ctl_control.runLogs)
+
+
+def _addConfig(commands: _Commands) -> None:
+    config = commands.add_parser("config", help="check a configuration file", description="Check a configuration file.")
+    actions = config.add_subparsers(dest="action", required=True, metavar="ACTION")
+    check = actions.add_parser(
+        "check",
+        help="tell what is wrong with it",
+        description="Tell all that is wrong with a gateway's --config file, each with its line. Nothing is opened, "
+        "though certificates and the like are read. Exit status: 0 nothing; 1 something.",
+    )
+    check.add_argument("file", metavar="FILE", help="the file")
+    check.add_argument("--json", action="store_true", help="print what is wrong as one JSON object")
+    check.set_defaults(run=ctl_config.run)
 
 
 def _addSecret(commands: _Commands) -> None:

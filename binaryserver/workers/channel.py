@@ -2,9 +2,11 @@
 What the parent and a worker say to each other: JSON objects, one a line, over a pair of pipes.
 
 Parent to worker: C{start} (once: what to be), C{stop}, C{handOver} (C{id}, C{account}, C{asset}, C{epoch}), C{answer}
-(C{id}, C{marks} or null), C{wake} (C{boxes}: account and asset of each). Worker to parent: C{started}, C{failed}
+(C{id}, C{marks} or null), C{wake} (C{boxes}: account and asset of each), C{logs} (C{levels}, by namespace), C{reload}
+(C{settings}: those that can change). Worker to parent: C{started}, C{failed}
 (C{option}, C{message}), C{handOver} (C{id}, C{incarnation} and the rest), C{answer} (C{id}, C{marks}), C{wake}
-(C{incarnation}, C{boxes}), C{drained} (C{status}).
+(C{incarnation}, C{boxes}), C{health} (C{checks}: by their names, whether it is well and a sentence), C{drained}
+(C{status}).
 """
 
 from __future__ import annotations

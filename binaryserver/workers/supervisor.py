@@ -20,6 +20,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
+from binaryserver.ops.health import Check, merged
+from binaryserver.ops.logs import levelTexts
 from binaryserver.service import Component, ListeningService
 from binaryserver.workers.channel import Channel
 
@@ -28,6 +30,8 @@ _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
 _HEALTHY = 10.0
 _STOP_MARGIN = 5.0
 """s beyond the drain that a worker has to end."""
+_SILENT = 5.0
+"""s after which a worker that says nothing of its health is not well."""
 
 _PROGRAM = "from binaryserver.tap import runWorker; runWorker()"
 
@@ -50,6 +54,9 @@ class Worker:
     One slot, and the process in it.
 
     @ivar asked: questions under way at this worker: by their id there, who asked and his id
+    @ivar health: what it last said of itself
+    @ivar heardAt: s of the reactor's clock, when
+    @ivar isLeaving: it was asked to drain, and is to be started again
     """
 
     index: int
@@ -65,6 +72,9 @@ class Worker:
     ended: Deferred[None] | None = None
     exitStatus: int | None = None
     asked: dict[int, tuple[Worker, int]] = field(default_factory=dict)
+    health: Mapping[str, Check] = field(default_factory=dict)
+    heardAt: float = 0.0
+    isLeaving: bool = False
 
 
 class _WorkerProcess(ProcessProtocol):
@@ -184,6 +194,7 @@ class Supervisor(Component):
         worker.incarnation = f"{worker.instance}@{os.urandom(6).hex()}"
         worker.restart = None
         worker.exitStatus = None
+        worker.isLeaving = False
         process = _WorkerProcess(self, worker)
         descriptors: dict[int, Any] = {0: os.open(os.devnull, os.O_RDONLY), 1: 1, 2: 2, 3: "w", 4: "r"}
         listening = []
@@ -241,6 +252,9 @@ class Supervisor(Component):
                 self.log.error("worker {instance} cannot start: {error}", instance=worker.instance, error=str(error))
         elif kind == "drained":
             worker.exitStatus = message["status"]
+        elif kind == "health":
+            worker.health = {name: Check(*check) for name, check in message["checks"].items()}
+            worker.heardAt = self._reactor.seconds()
         elif kind == "handOver":
             self._handOver(worker, message)
         elif kind == "wake":
@@ -249,6 +263,54 @@ class Supervisor(Component):
             asker = worker.asked.pop(message["id"], None)
             if asker is not None:
                 self._answer(*asker, message["marks"])
+
+    def drainWorker(self, instance: str) -> bool:
+        """
+        See L{binaryserver.ops.control.Workers.drainWorker}.
+        """
+        for worker in self.workers:
+            if worker.instance == instance and worker.state is WorkerState.running:
+                self.log.info("worker {instance} is to drain, and is started again then", instance=instance)
+                worker.isLeaving = True
+                self._tell([worker], "stop")
+                return True
+        return False
+
+    def setLevels(self, levels: Mapping[str, str]) -> None:
+        """
+        See L{binaryserver.ops.control.Workers.setLevels}.
+        """
+        self._settings["log-level"] = levelTexts(levels)
+        self._tell(self.workers, "logs", levels=dict(levels))
+
+    def reload(self, live: Mapping[str, Any]) -> None:
+        """
+        Have every worker take the settings that can change, and those that are started later begin with them.
+        """
+        # What is logged is told by itself.
+        self._settings |= {name: value for name, value in live.items() if name != "log-level"}
+        self._tell(self.workers, "reload", settings=dict(live))
+
+    def _tell(self, workers: Sequence[Worker], kind: str, **fields: Any) -> None:
+        for worker in workers:
+            if worker.channel is not None:
+                worker.channel.send(kind, **fields)
+
+    def checks(self) -> dict[str, Check]:
+        """
+        What the workers say of themselves. They share their ports: while one drains or is started again, the others
+        take the boxes.
+        """
+        now = self._reactor.seconds()
+        running = [one for one in self.workers if one.state is WorkerState.running and not one.isLeaving]
+        silent = [worker.instance for worker in running if now - worker.heardAt > _SILENT]
+        detail = f"{len(running)} of {len(self.workers)} run"
+        if silent:
+            detail = f"{detail}; nothing is heard of {', '.join(silent)}"
+        return {
+            **merged({worker.instance: worker.health for worker in running}),
+            "workers": Check(bool(running) and not silent, detail),
+        }
 
     def _handOver(self, asker: Worker, message: dict[str, Any]) -> None:
         for worker in self.workers:
@@ -301,6 +363,9 @@ class Supervisor(Component):
                 ended, worker.ended = worker.ended, None
                 ended.callback(None)
             return
+        if worker.isLeaving and worker.exitStatus == 0:
+            self._spawn(worker)
+            return
         if self._reactor.seconds() - worker.startedAt > _HEALTHY:
             worker.failures = 0
         delay = _RESTART_DELAYS[min(worker.failures, len(_RESTART_DELAYS) - 1)]
@@ -334,7 +399,9 @@ class Supervisor(Component):
         assert worker.channel is not None
         worker.channel.send("stop")
         kill = self._reactor.callLater(
-            self._settings["drain-timeout"] + _STOP_MARGIN, worker.transport.signalProcess, "KILL"
+            self._settings["drain-delay"] + self._settings["drain-timeout"] + _STOP_MARGIN,
+            worker.transport.signalProcess,
+            "KILL",
         )
 
         def done(_: None) -> None:

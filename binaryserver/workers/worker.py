@@ -4,6 +4,7 @@ What a worker's process does, as its parent tells it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -12,11 +13,15 @@ from twisted.python.failure import Failure
 
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
+from binaryserver.ops.logs import Logs, parseLevels
 from binaryserver.service import OrderedServices
 from binaryserver.workers.channel import Channel
 from binaryserver.workers.peers import ParentPeers
 
 log = Logger()
+
+_TELL_PERIOD = 1.0
+"""s between two words of this worker's health"""
 
 
 class WorkerProgram:
@@ -24,8 +29,12 @@ class WorkerProgram:
     One worker, from the parent's first word to its own end.
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Any, beginLogging: Callable[[Logs], None]) -> None:
+        """
+        @param beginLogging: called once it is known how to log
+        """
         self._reactor = reactor
+        self._beginLogging = beginLogging
         self._services: OrderedServices | None = None
         self._isEnding = False
         self.status = 0
@@ -41,12 +50,18 @@ class WorkerProgram:
                 self._failed(Failure(error))
         elif kind == "stop":
             self._end()
+        elif kind == "logs":
+            self._logs.setLevels(message["levels"])
+        elif kind == "reload":
+            self._assembly.reload(message["settings"])
         else:
             self._peers.received(message)
 
     def _start(self, message: dict[str, Any]) -> None:
         settings = message["settings"]
-        assembly = Assembly(self._reactor, settings, message["incarnation"], self._peers)
+        self._logs = Logs(settings["log-format"], parseLevels(settings["log-level"]), settings["instance"])
+        self._beginLogging(self._logs)
+        self._assembly = assembly = Assembly(self._reactor, settings, message["incarnation"], self._peers)
         self._services = services = OrderedServices()
         assembly.addBackEnds(services)
         listeners = [
@@ -55,7 +70,20 @@ class WorkerProgram:
         ]
         self._life = assembly.addGateway(services, listeners, self._end, message["worker"])
         services.startService()
-        services.started.addCallbacks(lambda _: self.channel.send("started"), self._failed)
+        self._health = assembly.health
+        self._tellHealth()
+        services.started.addCallbacks(self._started, self._failed)
+
+    def _started(self, _: None) -> None:
+        self._sendHealth()
+        self.channel.send("started")
+
+    def _tellHealth(self) -> None:
+        self._sendHealth()
+        self._reactor.callLater(_TELL_PERIOD, self._tellHealth)
+
+    def _sendHealth(self) -> None:
+        self.channel.send("health", checks=self._health.checks())
 
     def _failed(self, failure: Failure) -> None:
         self.status = 1

@@ -89,6 +89,27 @@ class DirectoryTests(SynchronousTestCase):
         self.clock.advance(2)
         self.failureResultOf(self.directory.account("acme"), DirectoryUnavailable)
 
+    def test_check(self) -> None:
+        """
+        It is well as long as everybody could be told of, from what is known if need be; not well for a while after
+        somebody could not, unless it has answered since.
+        """
+        self.account()
+        self.assertTrue(self.directory.check().ok)
+        self.source.isAway = True
+        self.clock.advance(101)
+        self.account()
+        self.assertEqual(self.directory.check(), (True, "it does not answer, and what is known serves on"))
+        self.failureResultOf(self.directory.account("other"), DirectoryUnavailable)
+        self.clock.advance(5)
+        self.assertFalse(self.directory.check().ok)
+        self.clock.advance(6)
+        self.assertTrue(self.directory.check().ok)
+        self.failureResultOf(self.directory.account("other"), DirectoryUnavailable)
+        self.source.isAway = False
+        self.assertIsNone(self.account("other"))
+        self.assertEqual(self.directory.check(), (True, "it answers when it is asked"))
+
     def test_holdOff(self) -> None:
         """
         A source that is known to be away is not waited for by everybody: what is known is served at once, and the

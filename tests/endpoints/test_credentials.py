@@ -235,6 +235,22 @@ class ReloadingTests(CredentialsTestCase):
         self.assertIs(self.context(), before)
         self.assertEqual(self.told, 0)
 
+    def test_now(self) -> None:
+        """
+        Whoever wants them looked at now need not wait for that second, and it goes on as before; not once stopped.
+        """
+        before = self.context()
+        self.put("ca.pem", self.root.certificatePem())
+        self.credentials.lookNow()
+        self.assertIsNot(self.context(), before)
+        self.assertEqual(len(self.clock.getDelayedCalls()), 1)
+        self.credentials.stop()
+        before = self.context()
+        self.put("ca.pem", self.root.certificatePem())
+        self.credentials.lookNow()
+        self.clock.advance(2)
+        self.assertIs(self.context(), before)
+
     def test_changed(self) -> None:
         """
         A file that changed is used within a second, whichever it is and however it was written, and whoever asked is

@@ -339,6 +339,28 @@ class HandshakesTests(DoorTestCase):
         self.clock.advance(PATIENCE)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
+    def test_otherLimits(self) -> None:
+        """
+        Limits may change: who is there stays, who is too many from now on is refused, and a listener that waited for
+        handshakes goes on.
+        """
+        self.limit(handshakes=1)
+        factory = self.factory(tls=True)
+        links = [self.accepted(factory), self.accepted(factory)]
+        self.assertFalse(self.port.isReading)
+        self.door.setLimits(DoorLimits(links=2, handshakes=5, addressRate=1))
+        self.assertTrue(self.port.isReading)
+        self.assertIsNone(self.accept(factory))
+        self.assertEqual((self.now(), self.counts.refusedLinks), ((2, 2), 1))
+        for link in links:
+            link.lose()
+        self.accepted(factory).lose()
+        self.accepted(factory).lose()
+        self.assertIsNone(self.accept(factory))
+        self.assertEqual(self.counts.refusedAddress, 1)
+        self.door.setLimits(DoorLimits())
+        self.accepted(factory)
+
     def test_closedMeanwhile(self) -> None:
         """
         A listener that has ended is not told to accept again.

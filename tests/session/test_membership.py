@@ -349,3 +349,37 @@ class ReconnectTests(SynchronousTestCase):
         self.assertEqual(
             kinds, ["connect", "disconnect", "reconnect", "disconnect", "connect", "disconnect", "reconnect"]
         )
+
+
+class CheckTests(SynchronousTestCase):
+    """
+    How the session store does, as the renewals show it.
+    """
+
+    def test_away(self) -> None:
+        """
+        Not well once a renewal has failed, until the next is answered.
+        """
+        instances = Instances(1)
+        [member] = instances.members.values()
+        self.assertTrue(member.check().ok)
+        instances.store.isAway = True
+        instances.wait(4)
+        self.assertEqual(member.check(), (False, "it did not renew the lease"))
+        instances.store.isAway = False
+        instances.wait(4)
+        self.assertTrue(member.check().ok)
+
+    def test_silent(self) -> None:
+        """
+        Not well either once no renewal was answered for a lease.
+        """
+        instances = Instances(1)
+        [member] = instances.members.values()
+        instances.wait(4)
+        self.patch(instances.store, "renew", lambda incarnation: Deferred())
+        instances.wait(8)
+        self.assertTrue(member.check().ok)
+        instances.wait(6)
+        self.assertFalse(member.check().ok)
+        self.assertRegex(member.check().detail, "it has not answered for 1[0-9] s")

@@ -79,7 +79,7 @@ class OptionsTests(SynchronousTestCase):
             ((RQUEUE, "--batch=x"), "--batch: "),
             ((RQUEUE, "--lease=0.5"), "--lease: "),
             ((RQUEUE, "--bus="), "--bus: "),
-            ((RQUEUE, f"--config={path}"), "--config: " + path + ": rqeue is no setting; rqueue is"),
+            ((RQUEUE, f"--config={path}"), "--config: " + path + ": line 1: rqeue is no setting; rqueue is"),
             ((RQUEUE, "--config=/nowhere/x"), "--config: /nowhere/x: "),
         ):
             error = self.assertRaises(SystemExit, parsed, *options)

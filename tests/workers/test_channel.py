@@ -362,7 +362,7 @@ class SupervisorCase(SynchronousTestCase):
         self.reactor: Any = ProcessReactor()
         endpoint = serverFromString(self.reactor, "tcp:1883:interface=127.0.0.1", 10.0)
         self.listener = BoundListener("--md30", "tcp:1883:interface=127.0.0.1", endpoint, "")
-        settings = {"instance": "host", "workers": 2, "drain-timeout": 20.0, "bus": "sqlite:x"}
+        settings = {"instance": "host", "workers": 2, "drain-timeout": 20.0, "drain-delay": 0.0, "bus": "sqlite:x"}
         self.supervisor = Supervisor(self.reactor, settings, [("md30", self.listener)])
 
     def tearDown(self) -> None:
