@@ -192,6 +192,13 @@ SETTINGS: Final = (
     Setting(
         "http-behind-tls", "flag", False, "A proxy before the HTTP side has TLS: let tokens come by plain TCP from it."
     ),
+    Setting(
+        "influx",
+        "text",
+        OFF,
+        "Push metrics to InfluxDB too: http://HOST:PORT/DB or udp://HOST:PORT; 'off': do not.",
+    ),
+    Setting("influx-interval", "seconds", 10.0, "How often, s.", 1),
     Setting("topic-prefix", "text", "binaryserver.", "What the names of the bus's topics begin with."),
     Setting("workers", "count", 1, "Instances on this host that share the ports.", 1),
     Setting("instance", "text", "", "This instance's id; workers get -0, -1, ... appended."),

@@ -14,6 +14,7 @@ from twisted.application.service import MultiService
 
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
+from binaryserver.metrics.workers import WorkersCollector, gatherWorkers
 from binaryserver.options import GatewayOptions
 from binaryserver.program import tuneCollector, whole
 from binaryserver.service import OrderedServices
@@ -51,10 +52,13 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
             raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
     assembly = Assembly(reactor, settings, settings["instance"], NoPeers())
     services = OrderedServices()
+    supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
+    assembly.metrics.register(WorkersCollector(supervisor))
     assembly.addSharedBackEnds(services)
-    assembly.addHttp(services)
+    assembly.addMetrics(services)
+    assembly.addHttp(services, lambda: gatherWorkers(supervisor, assembly.metrics))
     assembly.checkWorkers()
-    Supervisor(reactor, dict(settings), assembly.listeners()).setServiceParent(services)
+    supervisor.setServiceParent(services)
     return services
 
 

@@ -95,6 +95,8 @@ class _Table(Generic[Value]):
     """
     What is known of one kind of thing. The least recently used goes first; what is not there has a table of its own, so
     that names that somebody makes up drive out nothing that exists.
+
+    @ivar failingSince: when the source first did not answer, s of the clock; L{None}: it did when it was asked last
     """
 
     log = Logger()
@@ -114,6 +116,7 @@ class _Table(Generic[Value]):
         self._absent: OrderedDict[tuple[str, ...], float] = OrderedDict()
         self._asking: dict[tuple[str, ...], _Asking[Value]] = {}
         self._failedAt = float("-inf")
+        self.failingSince: float | None = None
 
     def peek(self, key: tuple[str, ...]) -> Value | None:
         """
@@ -169,6 +172,7 @@ class _Table(Generic[Value]):
             self._ask(key, asking)
             return
         self._failedAt = float("-inf")
+        self.failingSince = None
         now = self._clock.seconds()
         if value is None:
             self._known.pop(key, None)
@@ -195,6 +199,8 @@ class _Table(Generic[Value]):
         if now - self._failedAt >= _HOLD_OFF:
             self.log.warn("the directory does not answer: {reason}", reason=failure.getErrorMessage())
         self._failedAt = now
+        if self.failingSince is None:
+            self.failingSince = now
         entry = self._known.get(key)
         if entry is not None and self._isServedStale(entry, now):
             self._counts.staleHits += len(asking.waiting)
@@ -277,6 +283,14 @@ class Directory:
             self._boxes.change((change.account, change.asset))
         for listener in self._listeners:
             listener(change)
+
+    @property
+    def failingSince(self) -> float | None:
+        """
+        Since when the source does not answer, s of the clock; L{None}: it answered when it was asked last.
+        """
+        since = [one for one in (self._accounts.failingSince, self._boxes.failingSince) if one is not None]
+        return min(since, default=None)
 
     def account(self, name: str) -> Deferred[Account | None]:
         """

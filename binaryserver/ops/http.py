@@ -5,9 +5,11 @@ The HTTP side: health, the bus read back, messages for boxes, changes of the dir
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from prometheus_client import Metric
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -17,6 +19,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
 from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.metrics.page import MetricsPage
 from binaryserver.model import BoxKey
 from binaryserver.ops.access import Access, Denied
 from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
@@ -317,6 +320,7 @@ def makeSite(
     access: Access | None = None,
     published: Callable[[BoxKey], BoxKey] = _unchanged,
     elsewhere: Sequence[str] = (),
+    gather: Callable[[], Deferred[Iterable[Metric]]] | None = None,
 ) -> Site:
     """
     The site of C{--http}.
@@ -328,12 +332,15 @@ def makeSite(
     @param access: who may ask for anything but its health; L{None}: everybody, under loopback's names
     @param published: the name that a box's events may have beside its own: its pseudonym, if it can have any
     @param elsewhere: where else events of boxes are, each as words for a person
+    @param gather: gives the families of C{/metrics}; L{None}: there is no such page
     """
     root, directory = Folder(), Folder()
     access = access or Access(clock)
     api = _Guarded(access)
     root.putChild(b"livez", _Livez())
     root.putChild(b"api", api)
+    if gather is not None:
+        root.putChild(b"metrics", MetricsPage(gather, access))
     site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
     site.bodies = Bodies()
     site.access = access

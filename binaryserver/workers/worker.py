@@ -12,6 +12,7 @@ from twisted.python.failure import Failure
 
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
+from binaryserver.metrics.families import toJson
 from binaryserver.service import OrderedServices
 from binaryserver.workers.channel import Channel
 from binaryserver.workers.peers import ParentPeers
@@ -41,6 +42,9 @@ class WorkerProgram:
                 self._failed(Failure(error))
         elif kind == "stop":
             self._end()
+        elif kind == "metrics":
+            families = toJson(self._metrics.collect())
+            self.channel.send("metrics", id=message["id"], families=families)
         else:
             self._peers.received(message)
 
@@ -48,6 +52,7 @@ class WorkerProgram:
         settings = message["settings"]
         assembly = Assembly(self._reactor, settings, message["incarnation"], self._peers)
         self._services = services = OrderedServices()
+        self._metrics = assembly.metrics
         assembly.addBackEnds(services)
         listeners = [
             (one["protocol"], assembly.adopted(one["protocol"], one["endpoint"], one["descriptor"], one["family"]))

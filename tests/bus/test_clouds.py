@@ -209,6 +209,7 @@ class CloudsContractTests(BusContractMixin, TestCase):
     """
 
     makesTopicsAtStart = True
+    knowsLag = True
 
     def setUp(self) -> None:
         """
