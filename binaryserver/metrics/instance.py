@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 from binaryserver.endpoints.door import DoorCounts
 from binaryserver.md21.udpway import UdpCounters
 from binaryserver.metrics.families import PREFIX, counter, counters, gauge, gauges, histogram
-from binaryserver.metrics.links import LinkCensus
+from binaryserver.metrics.links import LinkCensus, bounded
 from binaryserver.metrics.observed import Calls
 from binaryserver.session.reasons import Reason
 
@@ -62,14 +62,19 @@ class GatewayCollector(Collector):
         now = gateway.clock.seconds()
         census = LinkCensus(gateway.registry.links, now)
         links = GaugeMetricFamily(PREFIX + "links", "Boxes that are connected here.", labels=("protocol", "account"))
-        protocols = dict.fromkeys((*gateway.observed.traffic, *(protocol for protocol, _ in census.byAccount)))
+        boxes = bounded(gateway.registry.openLinks)
+        protocols = dict.fromkeys((*gateway.observed.traffic, *(protocol for protocol, _ in boxes)))
         for protocol in protocols:
-            byAccount = {account: count for (one, account), count in census.byAccount.items() if one == protocol}
+            byAccount = {account: count for (one, account), count in boxes.items() if one == protocol}
             # Without any there is one sample all the same, so that sums are 0 and not nothing.
             for account, count in (byAccount or {"": 0}).items():
                 links.add_metric((protocol, account), count)
         yield links
-        yield gauge("links_arriving", "Links whose box is not here yet, or that are ending.", census.arriving)
+        yield gauge(
+            "links_arriving",
+            "Links whose box is not here yet, or that are ending.",
+            len(gateway.registry.links) - sum(boxes.values()),
+        )
         yield gauges("links_paused", "Links that are not read, by what they wait for.", "cause", census.paused)
         since = gateway.uplink.oldestSince()
         age = max(0.0 if since is None else now - since, census.heldFor)

@@ -98,6 +98,7 @@ class BoxLink(BlockIntake):
         @param reason: why it comes, in its own words; empty: it does not say
         """
         gateway = self.gateway
+        gateway.registry.opened(self)
         self._since = gateway.nowMs()
         self._protocol = protocol
         self._applyTerms(gateway.ids.next())
@@ -147,6 +148,7 @@ class BoxLink(BlockIntake):
         then = self.gateway.registry.releaser(self) if self.box.link is self else None
         self._announce(kind, reason, isFromBox, ending.detail, then)
         self.gateway.delivery.leave(self)
+        self.gateway.registry.closed(self)
         self.gateway.registry.detach(self)
 
     def takenOver(self) -> None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from re import findall
-from typing import Any, cast
+from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,12 +21,13 @@ from binaryserver.interfaces import IDirectorySource
 from binaryserver.metrics.families import asText
 from binaryserver.metrics.histogram import Histogram
 from binaryserver.metrics.instance import GatewayCollector
-from binaryserver.metrics.links import MAX_ACCOUNTS, LinkCensus
+from binaryserver.metrics.links import MAX_ACCOUNTS, bounded
 from binaryserver.metrics.process import ProcessCollector
 from binaryserver.metrics.tls import TlsCollector
 from binaryserver.metrics.workers import WorkersCollector
 from binaryserver.session.line import Pause
 from binaryserver.workers.supervisor import Supervisor
+from tests.harness import Box as Client
 from tests.harness import HandBus, World
 
 DOCUMENTED = "docs/metrics.md"
@@ -118,6 +119,19 @@ class CountedTests(InstanceCase):
         self.assertEqual(values, {"connects": 1, "tracks": 5, "duplicates": 3, "holes": 1, "rejects": 1})
         self.assertEqual(self.value("links", protocol="md30", account="dev"), 1)
 
+    def test_links(self) -> None:
+        """
+        A box that is here, one that is not yet, one that was taken over, and one that has left.
+        """
+        box = self.world.box()
+        Client(self.world, "350000000000002")
+        self.assertEqual((self.value("links", protocol="md30", account="dev"), self.value("links_arriving")), (1, 1))
+        again = self.world.box()
+        box.lose()
+        self.assertEqual((self.value("links", protocol="md30", account="dev"), self.value("links_arriving")), (1, 1))
+        again.lose()
+        self.assertEqual((self.value("links", protocol="md30", account=""), self.value("links_arriving")), (0, 1))
+
     def test_traffic(self) -> None:
         """
         Bytes and packets, either way.
@@ -137,19 +151,9 @@ class CountedTests(InstanceCase):
         The accounts with the most links have a number of their own, the rest one together.
         """
 
-        class Link:
-            isBoxOpen = True
-            protocolName = "md30"
-            pauses = 0
-
-            def __init__(self, account: str) -> None:
-                self.box = self
-                self.key = self
-                self.account = account
-
         names = [f"a{number}" for number in range(MAX_ACCOUNTS + 20)]
-        links = [Link(name) for name in names] + [Link(name) for name in names[:MAX_ACCOUNTS]]
-        found = LinkCensus(cast(Any, links), 0.0).byAccount
+        links = {("md30", name): 1 + (number < MAX_ACCOUNTS) for number, name in enumerate(names)}
+        found = bounded(links)
         self.assertEqual(len(found), MAX_ACCOUNTS + 1)
         self.assertEqual(found["md30", "other"], 20)
         self.assertEqual(found["md30", "a0"], 2)
