@@ -10,6 +10,8 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from prometheus_client import CollectorRegistry, Metric
+from twisted.internet.defer import Deferred, succeed
 from twisted.plugin import getPlugins
 
 from binaryserver.admission.notices import DirectoryNotices
@@ -40,6 +42,15 @@ from binaryserver.interfaces import (
 )
 from binaryserver.md21.settings import Md21Settings
 from binaryserver.md21.udpservice import UdpService
+from binaryserver.metrics.depth import MailboxDepth
+from binaryserver.metrics.influx import pusherTo
+from binaryserver.metrics.instance import GatewayCollector
+from binaryserver.metrics.lag import ReactorLag
+from binaryserver.metrics.observed import Observed
+from binaryserver.metrics.process import ProcessCollector
+from binaryserver.metrics.service import MetricsService, Running
+from binaryserver.metrics.timed import timed
+from binaryserver.metrics.tls import TlsCollector
 from binaryserver.model import MailboxLimits
 from binaryserver.ops.access import accessTo
 from binaryserver.ops.control import Control
@@ -67,6 +78,7 @@ class Assembly:
     Of one process. Each part is made when it is asked for, the back ends at once.
 
     @ivar health: whether boxes may be sent to the process
+    @ivar metrics: what the process tells of itself
     """
 
     def __init__(self, reactor: Any, settings: Mapping[str, Any], incarnation: str, peers: IPeers) -> None:
@@ -80,14 +92,20 @@ class Assembly:
         self._incarnation = incarnation
         self._topics = Topics.named(settings["topic-prefix"])
         self._mainBus: IBus = self._make(IBusPlugin, "bus")
-        self._store: ISessionStore = self._make(ISessionStorePlugin, "sessions")
+        self._observed = Observed()
+        self.metrics = CollectorRegistry(auto_describe=False)
+        self.metrics.register(ProcessCollector(settings["instance"], time.time(), self._observed.reactorLag))
+        self._tls = TlsCollector()
+        self.metrics.register(self._tls)
+        self._store: ISessionStore = timed(self._make(ISessionStorePlugin, "sessions"), self._observed.store, reactor)
         freshness = Freshness(
             settings["directory-fresh"],
             settings["directory-stale"],
             settings["directory-absent"],
             settings["directory-size"],
         )
-        self._directory = Directory(self._make(IDirectoryPlugin, "directory"), reactor, freshness)
+        source = timed(self._make(IDirectoryPlugin, "directory"), self._observed.directory, reactor)
+        self._directory = Directory(source, reactor, freshness)
         self._pseudonyms = Pseudonyms.fromFile(settings["pseudonym-key-file"])
         limits = DoorLimits(settings["max-links"], settings["max-handshakes"], settings["address-rate"])
         self._door = Door(reactor, limits, DoorCounts())
@@ -151,11 +169,31 @@ class Assembly:
             timeout = self._settings["start-timeout"]
             BackEndService(backEnd, f"--{name}", timeout, self._reactor).setServiceParent(services)
 
-    def addHttp(self, services: OrderedServices, control: Control | None = None) -> None:
+    def addMetrics(self, services: OrderedServices, *parts: Running) -> None:
+        """
+        What runs for the numbers' sake.
+
+        @param parts: beside what each process has
+        @raise ConfigError: what is to take them cannot be understood
+        """
+        settings = self._settings
+        lag = ReactorLag(self._reactor, self._observed.reactorLag)
+        pusher = pusherTo(
+            settings["influx"], settings["influx-interval"], settings["instance"], self.metrics.collect, self._reactor
+        )
+        MetricsService(lag, *([] if pusher is None else [pusher]), *parts).setServiceParent(services)
+
+    def addHttp(
+        self,
+        services: OrderedServices,
+        control: Control | None = None,
+        gather: Callable[[], Deferred[Iterable[Metric]]] | None = None,
+    ) -> None:
         """
         The HTTP side, unless it is off.
 
         @param control: what can be done to the process
+        @param gather: gives the families for C{/metrics}; those of this process by default
         """
         description = self._settings["http"]
         if description == OFF:
@@ -164,6 +202,7 @@ class Assembly:
         access, mustBeLoopback = accessTo(
             endpoint, description, self._settings["http-token-file"], self._settings["http-behind-tls"], self._reactor
         )
+        self._tls.add(endpoint.credentials)
         listener = ListeningService("--http", description, endpoint, mustBeLoopback)
         elsewhere = [] if self._settings["cloudconnect"] == OFF else [_IN_CLOUDCONNECT]
         listener.factory = lambda: makeSite(
@@ -176,6 +215,7 @@ class Assembly:
             elsewhere=elsewhere,
             health=self.health,
             control=control,
+            gather=gather or (lambda: succeed(list(self.metrics.collect()))),
         )
         listener.setServiceParent(services)
 
@@ -220,8 +260,15 @@ class Assembly:
             self._credentials.append(credentials)
             credentials.onReload(gateway.recheck.certificatesChanged)
             CredentialsService(credentials).setServiceParent(services)
+            self._tls.add(credentials)
+        depth = MailboxDepth(self._store, self._reactor)
+        self.metrics.register(
+            GatewayCollector(gateway, self._door.counts, lambda: consumer.lag, lambda: depth.messages)
+        )
+        self.addMetrics(services, depth)
         for name, listener in listeners:
             listener.endpoint.onReload(gateway.recheck.certificatesChanged)
+            self._tls.add(listener.endpoint.credentials)
             listener.factory = partial(_boxProtocols()[name].buildFactory, gateway)
             listener.setServiceParent(services)
         serving.setServiceParent(services)
@@ -355,6 +402,7 @@ class Assembly:
             ),
             getPlugins(IEventCodec),
             self._md21(),
+            self._observed,
         )
 
     def _md21(self) -> Md21Settings:

@@ -23,6 +23,7 @@ from binaryserver.downlink.statuses import Statuses
 from binaryserver.ids import IdSource
 from binaryserver.interfaces import IBus, IEventCodec, IInbox, IPeers, ISessionStore
 from binaryserver.md21.settings import Md21Settings
+from binaryserver.metrics.observed import Observed
 from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.counters import Counters
 from binaryserver.session.announcer import Announcer
@@ -93,6 +94,8 @@ class Gateway:
     @ivar ids: of events and links; set once the store has leased a worker number
     @ivar codecs: the forms of tracks that MD30 takes
     @ivar md21: what MD21's links share besides
+    @ivar passwords: checks the secrets of boxes
+    @ivar observed: what is measured beside what is counted
     """
 
     ids: IdSource
@@ -113,6 +116,7 @@ class Gateway:
         limits: Limits,
         codecs: Iterable[IEventCodec],
         md21: Md21Settings | None = None,
+        observed: Observed | None = None,
     ) -> None:
         self.clock = clock
         self.nowMs = nowMs
@@ -126,17 +130,21 @@ class Gateway:
         self.codecs = tuple(codecs)
         self.md21 = md21 or Md21Settings()
         self.counters = Counters()
+        self.observed = observed or Observed()
         self.sweeper = Sweeper(clock, limits.sweepPeriod)
         self.memory = MemoryBudget(limits.partialPackets)
         self.uplink = Uplink(bus, store, clock, limits.globalWindow, limits.md21Window)
         self.announcer = Announcer(bus, topics.presences, clock)
+        self.passwords = passwords
         self.pseudonyms = pseudonyms
         self.names = Names(directory, pseudonyms, clock)
         self.admission = Admission(directory, store, passwords, pseudonyms.obstacle)
         self.allowances = Allowances(store, clock)
         self.refusals = Refusals(self)
         self.rejects = Announcer(bus, topics.rejects, clock)
-        self.statuses = Statuses(bus, store, topics.statuses, clock, nowMs, instance, self.counters, self.names)
+        self.statuses = Statuses(
+            bus, store, topics.statuses, clock, nowMs, instance, self.counters, self.names, self.observed.mailWait
+        )
         self.delivery = Delivery(store, self.statuses, clock, nowMs, limits.downlinkWindow, lambda: self.hasMuchToTell)
         self.uplink.otherBytes = self._queuedBytes
         self.retention = Retention(store, clock, nowMs, limits.sessionRetention)

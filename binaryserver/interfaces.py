@@ -242,6 +242,11 @@ class IBusConsumer(Interface):
     not committed come again, to whichever member has the partition then.
     """
 
+    lag: int | None = Attribute(
+        "How many records stand in its partitions behind those that it has given out, as far as is known at once, "
+        "without asking anybody; L{None}: that is not known. Others' records in the same partitions may count."
+    )
+
     def read(limit: int) -> Deferred[list[StoredRecord]]:
         """
         Fires with 1 to C{limit} records as soon as there are some, or with none after about half a second without.
@@ -507,6 +512,11 @@ class ISessionStore(Interface):
     def mailbox(box: BoxKey) -> Deferred[list[MailboxEntry]]:
         """
         Everything that stands in a box's mailbox, by its sequence.
+        """
+
+    def mailboxMessages() -> Deferred[int]:
+        """
+        How many entries stand in the mailboxes of all boxes, those included whose final status is chosen.
         """
 
 

@@ -195,6 +195,13 @@ SETTINGS: Final = (
     ),
     Setting("log-format", "text", "text", "Lines of the log: text, or json."),
     Setting("log-level", "texts", ["info"], "What is logged: LEVEL, or NAMESPACE=LEVEL; repeatable."),
+    Setting(
+        "influx",
+        "text",
+        OFF,
+        "Push metrics to InfluxDB too: http://HOST:PORT/DB or udp://HOST:PORT; 'off': do not.",
+    ),
+    Setting("influx-interval", "seconds", 10.0, "How often, s.", 1),
     Setting("topic-prefix", "text", "binaryserver.", "What the names of the bus's topics begin with."),
     Setting("workers", "count", 1, "Instances on this host that share the ports.", 1),
     Setting("instance", "text", "", "This instance's id; workers get -0, -1, ... appended."),

@@ -14,6 +14,7 @@ from twisted.application.service import MultiService
 
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
+from binaryserver.metrics.workers import WorkersCollector, gatherWorkers
 from binaryserver.ops.control import Control
 from binaryserver.ops.logs import Logs, openTwistdLog, parseLevels
 from binaryserver.options import GatewayOptions
@@ -87,8 +88,10 @@ def _parent(
     supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
     control = Control(settings["instance"], logs, stop, supervisor)
     services = OrderedServices()
+    assembly.metrics.register(WorkersCollector(supervisor))
     assembly.addSharedBackEnds(services)
-    assembly.addHttp(services, control)
+    assembly.addMetrics(services)
+    assembly.addHttp(services, control, lambda: gatherWorkers(supervisor, assembly.metrics))
     assembly.checkWorkers()
     supervisor.setServiceParent(services)
     assembly.health.join(supervisor.checks)

@@ -79,6 +79,8 @@ class HandConsumer:
     @ivar committed: the offsets that were committed, by topic and partition
     """
 
+    lag: int | None = None
+
     def __init__(self) -> None:
         self.committed: dict[tuple[str, int], int] = {}
         self.isClosed = False

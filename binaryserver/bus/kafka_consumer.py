@@ -46,6 +46,9 @@ _DEFAULTS: dict[str, Any] = {
     "fetch.queue.backoff.ms": 20,
 }
 
+# s between two looks at the lag.
+_MEASURE = 1.0
+
 # What passes by itself, beside what the client calls retriable. The last two: a broker that has just come up does not
 # know its topics yet; a reader that was away too long has left the group, and joins it again.
 _PASSING = frozenset(
@@ -88,6 +91,10 @@ class KafkaConsumer:
         self._clock = clock
         self._inThread = inThread
         self._whenClosed = closed
+        self.lag: int | None = None
+        self._measureAt = 0.0
+        # Of partitions of which nothing was read yet: where their group stands.
+        self._committed: dict[tuple[str, int], int] = {}
         self._consumer: Any = None
         self._underWay: Deferred[Any] | None = None
         self._isClosing = False
@@ -148,11 +155,50 @@ class KafkaConsumer:
     def _read(self, limit: int) -> list[StoredRecord]:
         deadline = time.monotonic() + _PATIENCE
         while not self._isClosing and (left := deadline - time.monotonic()) > 0:
+            self._measure()
             messages = polled(self._consumer, left, limit)
             records = [storedRecord(message) for message in messages if _isRecord(message)]
             if records:
                 return records
         return []
+
+    def _measure(self) -> None:
+        """
+        Note the lag, by what the client knows of its partitions' ends from fetching.
+        """
+        now = time.monotonic()
+        if now < self._measureAt:
+            return
+        self._measureAt = now + _MEASURE
+        try:
+            self.lag = self._lag(self._consumer.assignment())
+        except KafkaException as error:
+            # The next look may find it; what is read does not depend on it.
+            self.log.debug("the lag could not be found: {reason}", reason=error.args[0].str())
+
+    def _lag(self, places: list[Any]) -> int:
+        """
+        @raise KafkaException: the broker does not say where the group stands
+        """
+        lag = 0
+        unread = []
+        for place in self._consumer.position(places):
+            if place.offset >= 0:
+                lag += max(0, self._consumer.get_watermark_offsets(place, cached=True)[1] - place.offset)
+            else:
+                unread.append(TopicPartition(place.topic, place.partition))
+        if not unread:
+            self._committed = {}
+        elif {(place.topic, place.partition) for place in unread} != self._committed.keys():
+            # Of what nothing was read of yet the broker knows where the group stands.
+            found = self._consumer.committed(unread, timeout=_PATIENCE)
+            self._committed = {(place.topic, place.partition): place.offset for place in found}
+        for place in unread:
+            low, high = self._consumer.get_watermark_offsets(place, cached=True)
+            committed = self._committed[place.topic, place.partition]
+            # Negative: there is none, or nothing was heard of the partition.
+            lag += max(0, high - (committed if committed >= 0 else max(0, low)))
+        return lag
 
     def commit(self, offsets: Mapping[tuple[str, int], int]) -> Deferred[None]:
         """

@@ -87,6 +87,21 @@ class MemoryConsumer:
         self._waiting: tuple[int, Deferred[list[StoredRecord]], Any] | None = None
         self._isClosed = False
 
+    @property
+    def lag(self) -> int:
+        """
+        See L{IBusConsumer.lag}.
+        """
+        if not self._next:
+            return 0
+        first = min(self._next.values())
+        waiting = 0
+        for topic in self.topics:
+            log = self._logs[topic]
+            for one in islice(log, bisect_left(log, first, key=lambda one: one.offset), None):
+                waiting += one.offset >= self._next.get((topic, one.partition), one.offset + 1)
+        return waiting
+
     def assign(self, places: Collection[Place]) -> None:
         """
         These are its partitions from now on.

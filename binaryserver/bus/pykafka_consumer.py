@@ -33,6 +33,7 @@ class PykafkaConsumer:
     """
 
     log = Logger()
+    lag = None
 
     def __init__(self, reactor: Any, cluster: Cluster, topics: Sequence[str], group: str) -> None:
         """

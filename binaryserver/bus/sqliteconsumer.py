@@ -74,6 +74,7 @@ class SqliteConsumer:
     """
 
     log = Logger()
+    lag = None
 
     def __init__(
         self,

@@ -99,6 +99,8 @@ class _Table(Generic[Value]):
     """
     What is known of one kind of thing. The least recently used goes first; what is not there has a table of its own, so
     that names that somebody makes up drive out nothing that exists.
+
+    @ivar failingSince: when the source first did not answer, s of the clock; L{None}: it did when it was asked last
     """
 
     log = Logger()
@@ -121,6 +123,7 @@ class _Table(Generic[Value]):
         self._asking: dict[tuple[str, ...], _Asking[Value]] = {}
         self._failedAt = float("-inf")
         self._unansweredAt = float("-inf")
+        self.failingSince: float | None = None
 
     @property
     def failedAt(self) -> float:
@@ -190,6 +193,7 @@ class _Table(Generic[Value]):
             self._ask(key, asking)
             return
         self._failedAt = self._unansweredAt = float("-inf")
+        self.failingSince = None
         now = self._clock.seconds()
         if value is None:
             before = self._known.pop(key, None)
@@ -221,6 +225,8 @@ class _Table(Generic[Value]):
         if now - self._failedAt >= _HOLD_OFF:
             self.log.warn("the directory does not answer: {reason}", reason=failure.getErrorMessage())
         self._failedAt = now
+        if self.failingSince is None:
+            self.failingSince = now
         entry = self._known.get(key)
         if entry is not None and self._isServedStale(entry, now):
             self._counts.staleHits += len(asking.waiting)
@@ -319,6 +325,14 @@ class Directory:
         if max(table.failedAt for table in tables) > float("-inf"):
             return Check(True, "it does not answer, and what is known serves on")
         return Check(True, "it answers when it is asked")
+
+    @property
+    def failingSince(self) -> float | None:
+        """
+        Since when the source does not answer, s of the clock; L{None}: it answered when it was asked last.
+        """
+        since = [one for one in (self._accounts.failingSince, self._boxes.failingSince) if one is not None]
+        return min(since, default=None)
 
     def account(self, name: str) -> Deferred[Account | None]:
         """

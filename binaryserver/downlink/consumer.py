@@ -87,6 +87,13 @@ class DownlinkConsumer(Component):
         # By name: accounts that could not be looked up, and since when, s of the clock.
         self._unknownSince: dict[str, float] = {}
 
+    @property
+    def lag(self) -> int | None:
+        """
+        See L{IBusConsumer.lag}; L{None} also while there is no consumer.
+        """
+        return None if self._consumer is None else self._consumer.lag
+
     def begin(self) -> Deferred[None]:
         """
         See L{Component.begin}.

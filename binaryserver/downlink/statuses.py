@@ -18,6 +18,7 @@ from twisted.python.failure import Failure
 from binaryserver.downlink.gathering import Gathering
 from binaryserver.errors import LocalError
 from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.metrics.histogram import Histogram
 from binaryserver.model import BoxKey, MailboxEntry
 from binaryserver.ops.counters import Counters
 from binaryserver.proto import cloudnext_pb2
@@ -56,13 +57,18 @@ class Statuses:
         instance: str,
         counters: Counters,
         names: Names,
+        mailWait: Histogram,
     ) -> None:
+        """
+        @param mailWait: where it is noted for how long a message was on its way, s
+        """
         self._announcer = Announcer(bus, topic, clock)
         self._store = store
         self._nowMs = nowMs
         self._instance = instance
         self._counters = counters
         self._names = names
+        self._mailWait = mailWait
         # What waits for its box's name, by the box, in its order.
         self._unnamed: dict[BoxKey, list[tuple[_Told, _Name | None]]] = {}
         self._unnamedCount = 0
@@ -118,6 +124,7 @@ class Statuses:
 
         def tell(box: BoxKey) -> None:
             self._counters.finals[status] += 1
+            self._mailWait.observe(max(0, self._nowMs() - entry.message.queuedAt) / 1000)
             record = finalStatusRecord(entry, box, self._instance, self._nowMs())
             self._announcer.announce(record, lambda: self._finished.add(name))
 

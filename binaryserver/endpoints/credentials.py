@@ -55,11 +55,26 @@ class _Look:
     error: EndpointError | None = None
 
 
+@dataclass(slots=True)
+class HandshakeCounts:
+    """
+    TLS handshakes since the start.
+
+    @ivar done: let in
+    @ivar failed: broken off by either side, too slow, or with a certificate that may not come in
+    """
+
+    done: int = 0
+    failed: int = 0
+
+
 @implementer(IOpenSSLServerConnectionCreator)
 class ReloadingCredentials:
     """
     Gives every new link what the files hold now. Links that are open keep what they began with; whoever has to end some
     of them asks to be told (L{onReload}) and looks at each (L{isRevoked}).
+
+    @ivar handshakes: what became of those that used them; counted by the links
     """
 
     log = Logger()
@@ -75,6 +90,7 @@ class ReloadingCredentials:
         @raise EndpointError: see L{loadCredentials}
         """
         self.files = files
+        self.handshakes = HandshakeCounts()
         self._clock = reactor
         self._inThread = inThread or (lambda *call: deferToThreadPool(reactor, reactor.getThreadPool(), *call))
         self._lineage = Lineage()
@@ -123,6 +139,13 @@ class ReloadingCredentials:
         return self._inUse.trust.refusal(certificate) != ""
 
     # The files.
+
+    @property
+    def expiries(self) -> list[tuple[datetime, str]]:
+        """
+        See L{Credentials.expiries}.
+        """
+        return self._inUse.expiries
 
     def onReload(self, told: Callable[[], None]) -> None:
         """

@@ -69,9 +69,12 @@ class TlsLink(TLSMemoryBIOProtocol):
 
         @raise HandshakeFailed: its certificate is not, or no longer, one that may come in
         """
-        refusal = self.factory.credentials.refusal(self.getHandle())
+        credentials = self.factory.credentials
+        refusal = credentials.refusal(self.getHandle())
         if refusal:
+            credentials.handshakes.failed += 1
             raise HandshakeFailed(f"TLS handshake failed: {refusal}")
+        credentials.handshakes.done += 1
 
     def loseConnection(self) -> None:
         """
@@ -150,6 +153,7 @@ class _HandshakeStage(Protocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         if self._deadline is not None:
             self._cancel()
+            self._factory.credentials.handshakes.failed += 1
             if isinstance(reason.value, Error):
                 self._note(HandshakeFailed(f"TLS handshake failed: {opensslReason(reason.value)}"))
             else:
@@ -157,6 +161,7 @@ class _HandshakeStage(Protocol):
 
     def _timedOut(self) -> None:
         self._deadline = None
+        self._factory.credentials.handshakes.failed += 1
         self._note(PeerTimeout(f"no whole TLS handshake within {self._factory.handshakeTimeout:g} s"))
         self.transport.abortConnection()
 

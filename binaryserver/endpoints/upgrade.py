@@ -35,6 +35,7 @@ class _UpgradeStage(Protocol):
     def __init__(self, protocol: Protocol, place: Place | None) -> None:
         self._protocol = protocol
         self._place = place
+        self._isThrough = False
         if place is not None:
             place.handshakeBegan()
 
@@ -42,6 +43,7 @@ class _UpgradeStage(Protocol):
         """
         See L{IHandshakeListener.handshakeCompleted}.
         """
+        self._isThrough = True
         if self._place is not None:
             self._place.handshakeDone()
         try:
@@ -55,6 +57,8 @@ class _UpgradeStage(Protocol):
             self._protocol.handshakeCompleted()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        if not self._isThrough:
+            self.link.factory.credentials.handshakes.failed += 1
         self._protocol.connectionLost(reason)
 
 

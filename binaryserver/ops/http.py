@@ -6,9 +6,11 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from prometheus_client import Metric
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -18,6 +20,7 @@ from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
 from binaryserver.interfaces import IBus, ISessionStore
+from binaryserver.metrics.page import MetricsPage
 from binaryserver.model import BoxKey
 from binaryserver.ops.access import Access, Denied
 from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
@@ -342,6 +345,7 @@ def makeSite(
     elsewhere: Sequence[str] = (),
     health: Health | None = None,
     control: Control | None = None,
+    gather: Callable[[], Deferred[Iterable[Metric]]] | None = None,
 ) -> Site:
     """
     The site of C{--http}.
@@ -355,6 +359,7 @@ def makeSite(
     @param elsewhere: where else events of boxes are, each as words for a person
     @param health: of the process; L{None}: one that only starts
     @param control: of the process; L{None}: nothing of it can be changed
+    @param gather: gives the families of C{/metrics}; L{None}: there is no such page
     """
     root, directory = Folder(), Folder()
     access = access or Access(clock)
@@ -362,6 +367,8 @@ def makeSite(
     root.putChild(b"livez", _Livez())
     root.putChild(b"readyz", _Readyz(health or Health()))
     root.putChild(b"api", api)
+    if gather is not None:
+        root.putChild(b"metrics", MetricsPage(gather, access))
     site = _Site(root, timeout=_REQUEST_TIMEOUT, reactor=clock)
     site.bodies = Bodies()
     site.access = access

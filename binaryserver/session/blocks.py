@@ -5,6 +5,7 @@ What a box sends whose protocol numbers no tracks: blocks, of which what was see
 from __future__ import annotations
 
 from collections.abc import Sequence
+from time import perf_counter
 
 from binaryserver.errors import RejectedData
 from binaryserver.proto.md30_pb2 import Track
@@ -39,6 +40,7 @@ class BlockIntake(Intake):
             error = RejectedData("TOO_MANY_TRACKS", f"{count} tracks in a block, {MAX_TRACKS} at most")
             self.reject(source, error, payload, 1, ackId)
             return True
+        began = perf_counter()
         bodies = [track.SerializeToString() for track in tracks]
         numbers = [fingerprint(body) for body in bodies]
         fresh, awaited = known.judge(numbers)
@@ -61,6 +63,7 @@ class BlockIntake(Intake):
         records, refused, size = self._encoder.encode(
             tracks, bodies, [track.recorded_at for track in tracks], 0, 0, 0, gateway.nowMs(), fingerprints=numbers
         )
+        gateway.observed.transcoding.observe(perf_counter() - began)
         taken.size += size
         self.box.inFlight += 1
         self._enqueue(taken)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.threads import deferToThreadPool
@@ -63,6 +64,8 @@ class Intake(AckLine):
         # The stream of tracks taken last, and what its payloads begin with.
         self._runStream = 0
         self._runHead = b""
+        # s of the process's clock, when what is being transcoded was begun with.
+        self._transcodingSince = 0.0
 
     def takeTracks(self, codec: IEventCodec, source: str, publishes: Sequence[Event], position: int) -> int:
         """
@@ -76,6 +79,7 @@ class Intake(AckLine):
         if not self.box.mayTake:
             self.pause(Pause.handover)
             return 0
+        self._transcodingSince = perf_counter()
         head: Any = publishes[position]
         _, payload, qos, packetId, _, _ = head
         stream = self.box.streams.get(self._runStream)
@@ -137,13 +141,19 @@ class Intake(AckLine):
         self.pause(Pause.decoding)
         reactor = self.gateway.clock
 
-        def decoded(result: tuple[TrackBatch, int]) -> None:
+        def decode() -> tuple[TrackBatch, int, float]:
+            began = perf_counter()
+            return *self._decode(codec, payload), perf_counter() - began
+
+        def decoded(result: tuple[TrackBatch, int, float]) -> None:
             if self.pauses & Pause.closing:
                 return
             if not self.box.mayTake:
                 self.end(Ending(Reason.socketClosed, "the bus failed to take its data"))
                 return
-            self._takeBatch(*result, source, payload, qos, packetId)
+            batch, unknown, took = result
+            self._transcodingSince = perf_counter() - took
+            self._takeBatch(batch, unknown, source, payload, qos, packetId)
 
         def failed(failure: Failure) -> None:
             failure.trap(RejectedData)
@@ -154,7 +164,7 @@ class Intake(AckLine):
             self.log.failure("decoding failed in an unforeseen way", failure)
             self.end(Ending(Reason.networkError, "its data could not be decoded"))
 
-        done = deferToThreadPool(reactor, reactor.getThreadPool(), self._decode, codec, payload)
+        done = deferToThreadPool(reactor, reactor.getThreadPool(), decode)
         done.addCallbacks(decoded, failed).addErrback(unforeseen)
 
         def goOn(_: object) -> None:
@@ -262,6 +272,7 @@ class Intake(AckLine):
         nowMs = gateway.nowMs()
         number = stream.number if stream is not None else 0
         records, refused, size = self._encoder.encode(tracks, bodies, times, number, first, missing, nowMs, skip)
+        gateway.observed.transcoding.observe(perf_counter() - self._transcodingSince)
         latest = max(times)
         if latest > nowMs + MAX_FUTURE_MS:
             # Refused; a mark that covered it would let no later track pass for a new one.

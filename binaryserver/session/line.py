@@ -250,6 +250,9 @@ class AckLine:
         line = self.inFlight
         acks: list[Batch] = []
         failed = False
+        gateway = self.gateway
+        now = gateway.clock.seconds()
+        observe = gateway.observed.acks.observe
         while line and line[0].outcome is not None:
             batch = line[0]
             if not batch.outcome:
@@ -264,11 +267,12 @@ class AckLine:
             self._inFlightBytes -= batch.size
             if batch.qos:
                 acks.append(batch)
+                observe(now - batch.since, len(batch.packetIds))
         if acks:
             self.acknowledge(acks)
         if failed:
             self.end(Ending(Reason.socketClosed, "the bus failed to take its data"))
         elif self.pauses & Pause.window:
-            limits = self.gateway.limits
+            limits = gateway.limits
             if self._publishes <= limits.window // 2 and self._inFlightBytes <= limits.windowBytes // 2:
                 self.resume(Pause.window)

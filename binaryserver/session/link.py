@@ -98,6 +98,7 @@ class BoxLink(BlockIntake):
         @param reason: why it comes, in its own words; empty: it does not say
         """
         gateway = self.gateway
+        gateway.registry.opened(self)
         self._since = gateway.nowMs()
         self._protocol = protocol
         self._applyTerms(gateway.ids.next())
@@ -161,6 +162,7 @@ class BoxLink(BlockIntake):
             "{account}/{asset}: its link {link} has ended: {reason}", reason=ending.reason.value, **self.logFields()
         )
         self.gateway.delivery.leave(self)
+        self.gateway.registry.closed(self)
         self.gateway.registry.detach(self)
 
     def takenOver(self) -> None:

@@ -46,6 +46,13 @@ class MemoryBudget:
         self._used = 0
         self._waiting: deque[tuple[Waiter, int]] = deque()
 
+    @property
+    def used(self) -> int:
+        """
+        Bytes that are granted.
+        """
+        return self._used
+
     def request(self, waiter: Waiter, size: int) -> bool:
         """
         Ask for C{size} bytes; give them back with L{release}.

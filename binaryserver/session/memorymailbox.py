@@ -194,6 +194,12 @@ class MemoryMailboxes:
         box = self._boxes.get(key)
         return list(box.entries.values()) if box is not None else []
 
+    def count(self) -> int:
+        """
+        C{mailboxMessages}.
+        """
+        return sum(len(box.entries) for box in self._boxes.values())
+
     def hasMail(self, key: BoxKey) -> bool:
         """
         Something stands in a box's mailbox, or is remembered as finished.

@@ -361,6 +361,12 @@ class MemorySessionStore:
         """
         return succeed(self._mailboxes.mailbox(box))
 
+    def mailboxMessages(self) -> Deferred[int]:
+        """
+        See L{ISessionStore.mailboxMessages}.
+        """
+        return succeed(self._mailboxes.count())
+
     def _standing(self, incarnation: str) -> Renewal:
         if self._isAlive(incarnation):
             return Renewal.renewed

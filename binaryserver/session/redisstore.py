@@ -365,3 +365,11 @@ class RedisSessionStore:
         See L{ISessionStore.mailbox}.
         """
         return self._mailboxes.mailbox(box)
+
+    def mailboxMessages(self) -> Deferred[int]:
+        """
+        See L{ISessionStore.mailboxMessages}.
+        """
+        # Each of them is due at some time.
+        counted: Deferred[int] = self._link.call("ZCARD", self._key("due"))
+        return counted

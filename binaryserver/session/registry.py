@@ -66,6 +66,7 @@ class Registry:
 
     @ivar boxes: those with a link, or with anything in flight or not yet written
     @ivar links: every link of the instance that is or may become a box's
+    @ivar openLinks: how many boxes are here, by box protocol and account
     @ivar releases: the ends of links on their way to the session store
     """
 
@@ -96,6 +97,7 @@ class Registry:
         self.releases = Releases(store, clock)
         self.boxes: dict[BoxKey, BoxSession] = {}
         self.links: set[BoxLink] = set()
+        self.openLinks: dict[tuple[str, str], int] = {}
         self._claiming: dict[BoxKey, int] = {}
         # Boxes that the store may have given to a link of this instance, and who asks for them meanwhile.
         self._uncertain: dict[BoxKey, list[Deferred[None]]] = {}
@@ -313,6 +315,22 @@ class Registry:
             asked = self._peers.handOver(incarnation, key, linkEpoch)
             asked.addTimeout(self._handoverTimeout, self._clock)
         asked.addErrback(failed)
+
+    def opened(self, link: BoxLink) -> None:
+        """
+        A box is here.
+        """
+        place = link.protocolName, link.box.key.account
+        self.openLinks[place] = self.openLinks.get(place, 0) + 1
+
+    def closed(self, link: BoxLink) -> None:
+        """
+        It has left, after L{opened}.
+        """
+        place = link.protocolName, link.box.key.account
+        self.openLinks[place] -= 1
+        if not self.openLinks[place]:
+            del self.openLinks[place]
 
     def detach(self, link: BoxLink) -> None:
         """

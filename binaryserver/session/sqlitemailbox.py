@@ -351,3 +351,11 @@ def mailbox(connection: sqlite3.Connection, box: BoxKey) -> list[MailboxEntry]:
     """
     rows = connection.execute(_ENTRY + "WHERE account = ? AND asset = ? ORDER BY sequence", box)
     return [_read(row).entry for row in rows]
+
+
+def mailboxMessages(connection: sqlite3.Connection) -> int:
+    """
+    See L{binaryserver.interfaces.ISessionStore.mailboxMessages}.
+    """
+    count: int = connection.execute("SELECT count(*) FROM messages").fetchone()[0]
+    return count

@@ -285,6 +285,12 @@ class SqliteSessionStore:
         """
         return self._call(sqlitemailbox.mailbox, box)
 
+    def mailboxMessages(self) -> Deferred[int]:
+        """
+        See L{ISessionStore.mailboxMessages}.
+        """
+        return self._call(sqlitemailbox.mailboxMessages)
+
 
 def _storeError(failure: Failure) -> NoReturn:
     # An OverflowError is SQLite's too: a number of more than 64 bits.

@@ -139,6 +139,7 @@ class TransportLink(ArrivingLink, Protocol):
         """
         self._connection = self.makeConnectionState(self.gateway.clock.seconds())
         self.peer = getattr(self.transport.getPeer(), "host", "")
+        self._traffic = self.gateway.observed.trafficOf(self.protocolName)
         if hasattr(self.transport, "setTcpNoDelay"):
             self.transport.setTcpNoDelay(True)
         _boundBuffers(self.transport)
@@ -154,6 +155,9 @@ class TransportLink(ArrivingLink, Protocol):
         """
         connection = self._connection
         events = connection.receiveData(data, self.gateway.clock.seconds())
+        traffic = self._traffic
+        traffic.bytesIn += len(data)
+        traffic.packetsIn += len(events)
         if self.pauses or self.isHandling or self._held:
             self._hold(events)
         else:
@@ -172,6 +176,7 @@ class TransportLink(ArrivingLink, Protocol):
         Let a link that floods us with what has no window wait.
         """
         rate, now = self.gateway.limits.controlRate, self.gateway.clock.seconds()
+        self._traffic.controls += came
         if not rate or self._ending is not None:
             return
         self._controlDebt = max(0.0, self._controlDebt - (now - self._controlAt) * rate) + came
@@ -425,6 +430,7 @@ class TransportLink(ArrivingLink, Protocol):
         if data:
             transport = self.transport
             transport.write(data)
+            self._traffic.bytesOut += len(data)
             if (
                 isinstance(transport, tcp.Connection)
                 and transport.connected

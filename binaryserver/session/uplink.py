@@ -100,6 +100,8 @@ class Uplink:
     @ivar otherBytes: gives the bytes that wait elsewhere and count in the global window
     @ivar onBoxSettled: called with a box that may have nothing in flight, or nothing unwritten, any more
     @ivar fingerprintWindow: how many tracks of a box are known by their fingerprints
+    @ivar flushes: that the bus was handed, since the start
+    @ivar failures: of those, how many it did not take
     """
 
     log = Logger()
@@ -124,6 +126,10 @@ class Uplink:
         self._open: dict[tuple[str, int, Hashable], _Flush] = {}
         self._openBytes = 0
         self._handed: list[tuple[Deferred[None], str, int, int, _Flush]] = []
+        # Those that the bus has not told of, in the order in which it was handed them.
+        self._untold: dict[_Flush, None] = {}
+        self.flushes = 0
+        self.failures = 0
         self.fingerprintWindow = fingerprintWindow
         self._marks = WriteBehind(clock, "marks", self._writeMarks, self._marksWritten)
         self._fingerprints = WriteBehind(clock, "fingerprints", self._writeFingerprints, self._fingerprintsWritten)
@@ -139,6 +145,20 @@ class Uplink:
         Bytes of records that are not durable yet.
         """
         return self._openBytes + self._bus.pendingBytes + self.otherBytes()
+
+    def oldestSince(self) -> float | None:
+        """
+        Since when the oldest data is here that the bus has been handed and has not told of, s of the reactor's clock;
+        L{None}: there is none. Whether its links live or not.
+        """
+        return next((flush.batches[0].since for flush in self._untold), None)
+
+    @property
+    def unwritten(self) -> int:
+        """
+        Marks that have risen, and boxes' fingerprints that were added, which the session store does not have yet.
+        """
+        return len(self._marks) + len(self._fingerprints)
 
     @property
     def hasRoom(self) -> bool:
@@ -202,7 +222,9 @@ class Uplink:
         for (topic, partition, _), flush in flushes.items():
             self._handOver(topic, partition, flush)
         handed, self._handed = self._handed, []
+        self.flushes += len(handed)
         for done, topic, partition, count, flush in handed:
+            self._untold[flush] = None
             done.addCallbacks(
                 self._committed, self._failed, callbackArgs=(flush,), errbackArgs=(topic, partition, count, flush)
             )
@@ -218,9 +240,12 @@ class Uplink:
         self._handed.append((self._bus.publish(topic, partition, records), topic, partition, count, flush))
 
     def _committed(self, _: None, flush: _Flush) -> None:
+        del self._untold[flush]
         self._settle(flush.batches)
 
     def _failed(self, failure: Failure, topic: str, partition: int, count: int, flush: _Flush) -> None:
+        del self._untold[flush]
+        self.failures += 1
         self.log.warn(
             "bus did not take a flush: {reason}",
             reason=failure.getErrorMessage(),

@@ -51,6 +51,9 @@ class WriteBehind(Generic[T]):
     def __contains__(self, one: T) -> bool:
         return one in self.dirty or one in self._writing
 
+    def __len__(self) -> int:
+        return len(self.dirty.keys() | self._writing.keys())
+
     @property
     def isEmpty(self) -> bool:
         """

@@ -24,6 +24,7 @@ from binaryserver.ops.health import Check, merged
 from binaryserver.ops.logs import levelTexts
 from binaryserver.service import Component, ListeningService
 from binaryserver.workers.channel import Channel
+from binaryserver.workers.polling import Polling
 
 _FIRST_LISTENER = 5
 _RESTART_DELAYS = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -146,6 +147,8 @@ class Supervisor(Component):
     """
     @ivar workers: one for each number
     @ivar drainedWhole: every worker's last stop was a whole drain
+    @ivar restarts: workers that were started again, since the start
+    @ivar polling: what asks all workers
     """
 
     log = Logger()
@@ -166,6 +169,8 @@ class Supervisor(Component):
         self._isStopping = False
         self._nextQuestion = 0
         self.drainedWhole = True
+        self.restarts = 0
+        self.polling = Polling(reactor)
         self.workers = [Worker(n, f"{settings['instance']}-{n}") for n in range(settings["workers"])]
 
     def begin(self) -> Deferred[None]:
@@ -231,6 +236,16 @@ class Supervisor(Component):
             listening=listening,
         )
 
+    def channels(self) -> dict[str, Channel]:
+        """
+        Those to the workers that run, by the workers' numbers.
+        """
+        return {
+            str(worker.index): worker.channel
+            for worker in self.workers
+            if worker.channel is not None and worker.state is WorkerState.running
+        }
+
     def received(self, worker: Worker, message: dict[str, Any]) -> None:
         """
         A worker says something.
@@ -259,6 +274,8 @@ class Supervisor(Component):
             self._handOver(worker, message)
         elif kind == "wake":
             self._wake(message)
+        elif kind == "metrics":
+            self.polling.answered(str(worker.index), message)
         elif kind == "answer":
             asker = worker.asked.pop(message["id"], None)
             if asker is not None:
@@ -370,6 +387,7 @@ class Supervisor(Component):
             worker.failures = 0
         delay = _RESTART_DELAYS[min(worker.failures, len(_RESTART_DELAYS) - 1)]
         worker.failures += 1
+        self.restarts += 1
         worker.state = WorkerState.waiting
         self.log.error(
             "worker {instance} ended ({reason}); it is started again in {delay} s",

@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
+from binaryserver.metrics.families import toJson
 from binaryserver.ops.logs import Logs, parseLevels
 from binaryserver.service import OrderedServices
 from binaryserver.workers.channel import Channel
@@ -54,6 +55,9 @@ class WorkerProgram:
             self._logs.setLevels(message["levels"])
         elif kind == "reload":
             self._assembly.reload(message["settings"])
+        elif kind == "metrics":
+            families = toJson(self._metrics.collect())
+            self.channel.send("metrics", id=message["id"], families=families)
         else:
             self._peers.received(message)
 
@@ -63,6 +67,7 @@ class WorkerProgram:
         self._beginLogging(self._logs)
         self._assembly = assembly = Assembly(self._reactor, settings, message["incarnation"], self._peers)
         self._services = services = OrderedServices()
+        self._metrics = assembly.metrics
         assembly.addBackEnds(services)
         listeners = [
             (one["protocol"], assembly.adopted(one["protocol"], one["endpoint"], one["descriptor"], one["family"]))

@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
@@ -63,6 +64,40 @@ class ConsumerContractMixin(BusSteps):
         """
         topic, group, bus = await self.prepare()
         verifyObject(IBusConsumer, await self.openConsumer(bus, group, topic))
+
+    async def test_lag(self) -> None:
+        """
+        Where a consumer knows what it has not given out yet it tells that; also when it has given out nothing.
+        """
+        topic, group, bus = await self.prepare()
+        consumer = await self.openConsumer(bus, group, topic)
+        found: list[StoredRecord] = []
+        while len(found) < 4:
+            found += await self._within(consumer.read(1))
+        if not self.knowsLag:
+            self.assertIsNone(consumer.lag)
+            return
+        await self._within(consumer.commit(behind(found)))
+        await self._within(bus.publish(topic, 3, [record(10)]))
+        # What is read ahead is not given out.
+        await deferLater(reactor, 1.2)
+        found += await self._within(consumer.read(1))
+        self.assertIn(consumer.lag, (10 - 4, 11 - len(found), 11 - 4))
+        await self._within(consumer.commit(behind(found)))
+        await self._within(consumer.close())
+        successor = await self.openConsumer(bus, group, topic)
+        while len(found) < 11:
+            found += await self._within(successor.read(100))
+        await deferLater(reactor, 1.2)
+        await self._within(successor.read(1))
+        self.assertEqual(successor.lag, 0)
+        await self._within(successor.commit(behind(found)))
+        await self._within(successor.close())
+        last = await self.openConsumer(bus, group, topic)
+        for _ in range(4):
+            await self._within(last.read(1))
+            await deferLater(reactor, 0.5)
+        self.assertEqual(last.lag, 0)
 
     async def test_consumesFromFirst(self) -> None:
         """

@@ -43,6 +43,7 @@ class BusSteps(_Base):
     The steps.
 
     @cvar partitions: of the topics that the tests make
+    @cvar knowsLag: its consumers tell their lag
     @cvar makesTopicsAtStart: C{start} makes what is missing among the context's topics, with L{partitionsAtStart}
     @cvar keepsHeaders: records come back with the headers that they were published with
     @cvar sharesPartitions: the members of a group read at once, each some partitions; if not, one of them reads all
@@ -54,6 +55,7 @@ class BusSteps(_Base):
     partitions = 8
     partitionsAtStart = 8
     makesTopicsAtStart = False
+    knowsLag = False
     keepsHeaders = True
     sharesPartitions = True
     mustErase = False

@@ -237,6 +237,7 @@ class CloudsContractTests(BusContractMixin, TestCase):
     """
 
     makesTopicsAtStart = True
+    knowsLag = True
 
     def setUp(self) -> None:
         """

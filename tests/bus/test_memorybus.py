@@ -22,6 +22,7 @@ class MemoryBusContractTests(BusContractMixin, TestCase):
     """
 
     makesTopicsAtStart = True
+    knowsLag = True
     mustErase = True
 
     def setUp(self) -> None:

@@ -18,7 +18,7 @@ from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
-from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials
+from binaryserver.endpoints.credentials import CredentialFiles, HandshakeCounts, ReloadingCredentials
 from binaryserver.endpoints.proxylink import ProxyFactory
 from binaryserver.endpoints.tlslink import PIECE, TlsFactory
 from tests.certificates import Authority, Issued, replaceFile
@@ -81,6 +81,7 @@ class HandshakeTests(TlsLinkTestCase):
         made: Any = self.links.made[0]
         made.transport.write(b"down")
         self.assertEqual((made.received, peer.read()), (b"up", b"down"))
+        self.assertEqual(self.factory.credentials.handshakes, HandshakeCounts(1, 0))
 
     def test_plainBytes(self) -> None:
         """
@@ -94,6 +95,7 @@ class HandshakeTests(TlsLinkTestCase):
             self.assertTrue(link.transport.ended)
             self.assertIn("TLS handshake failed: ", logs[0]["error"])
             self.assertEqual((self.links.made, self.clock.getDelayedCalls()), ([], []))
+        self.assertEqual(self.factory.credentials.handshakes, HandshakeCounts(0, len(PLAIN_BYTES)))
 
     def test_silent(self) -> None:
         """
@@ -108,6 +110,7 @@ class HandshakeTests(TlsLinkTestCase):
         self.assertTrue(link.transport.aborted)
         self.assertEqual([event["error"] for event in logs], ["no whole TLS handshake within 10 s"])
         self.assertEqual(self.clock.getDelayedCalls(), [])
+        self.assertEqual(self.factory.credentials.handshakes, HandshakeCounts(0, 1))
 
     def test_drip(self) -> None:
         """

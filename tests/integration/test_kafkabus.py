@@ -41,6 +41,8 @@ class KafkaBusContractTests(DurableBusContractMixin, TestCase):
     The contract on Kafka 4.4.
     """
 
+    knowsLag = True
+
     def makeBus(self, topics: Sequence[str], stopTimeout: float = 20.0) -> Awaitable[IBus]:
         """
         See L{DurableBusContractMixin.makeBus}.

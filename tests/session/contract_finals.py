@@ -171,6 +171,19 @@ class RemoveContractMixin(ContractBase):
         self.assertEqual(idsOf(await store.mailbox(OTHER)), ["m2"])
         self.assertTrue((await self.put(store, messageFor("m9", OTHER)))[0].isNew)
 
+    async def test_counted(self) -> None:
+        """
+        Over all boxes: what stands in a mailbox counts until it is removed, whether its final status is chosen or not.
+        """
+        store = await self.startStore()
+        before = await store.mailboxMessages()
+        await self.put(store, messageFor("m1"), messageFor("m2"), messageFor("m2", OTHER), messageFor("m1"))
+        self.assertEqual(await store.mailboxMessages(), before + 3)
+        await store.progressMessages([Progress(BOX, "m2", NOW)])
+        self.assertEqual(await store.mailboxMessages(), before + 3)
+        await store.removeMessages([(BOX, "m2")])
+        self.assertEqual(await store.mailboxMessages(), before + 2)
+
     async def test_rememberedUntil(self) -> None:
         """
         A finished id is known until its expiry and L{REMEMBERED_MS} more; then it is as any other.

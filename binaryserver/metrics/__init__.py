@@ -1,0 +1,3 @@
+"""
+What operators see of the gateway as numbers: docs/metrics.md.
+"""
