@@ -22,7 +22,7 @@ from zope.interface import implementer
 
 from binaryserver.endpoints.identity import PeerIdentity, isRevoked, peerIdentity
 from binaryserver.endpoints.upgrade import isSecure
-from binaryserver.errors import PeerError
+from binaryserver.errors import PeerError, ProtocolViolation
 from binaryserver.session.arrival import ArrivingLink
 from binaryserver.session.line import Pause
 from binaryserver.session.memorybudget import FREE
@@ -75,6 +75,7 @@ class TransportLink(ArrivingLink, Protocol):
         self._endedAt = 0.0
         self._controlDebt = 0.0
         self._controlAt = 0.0
+        self._floodsSince = 0.0
 
     # What the protocols provide.
 
@@ -173,18 +174,27 @@ class TransportLink(ArrivingLink, Protocol):
 
     def _countControls(self, came: int) -> None:
         """
-        Let a link that floods us with what has no window wait.
+        Let a link that floods us with what has no window wait; and close it, where that does not help: it may be one
+        that reads nothing, whose answers are too few to show it.
         """
-        rate, now = self.gateway.limits.controlRate, self.gateway.clock.seconds()
+        limits, now = self.gateway.limits, self.gateway.clock.seconds()
+        rate = limits.controlRate
         self._traffic.controls += came
         if not rate or self._ending is not None:
             return
-        self._controlDebt = max(0.0, self._controlDebt - (now - self._controlAt) * rate) + came
+        burst = rate * _CONTROL_BURST
+        debt = max(0.0, self._controlDebt - (now - self._controlAt) * rate)
+        if debt < burst / 2:
+            self._floodsSince = now
+        self._controlDebt = debt + came
         self._controlAt = now
-        over = self._controlDebt - rate * _CONTROL_BURST
-        if over > 0 and not self.pauses & Pause.controls:
+        wait = (self._controlDebt - burst) / rate
+        if max(wait, now - self._floodsSince) > limits.outputTimeout:
+            self.noteViolation(ProtocolViolation(f"more than {rate:g} PINGREQs, SUBSCRIBEs and the like a second"))
+            self._abort(Ending(Reason.networkError, "it asks for too much"))
+        elif wait > 0 and not self.pauses & Pause.controls:
             self.pause(Pause.controls)
-            self.gateway.clock.callLater(over / rate, self.resume, Pause.controls)
+            self.gateway.clock.callLater(wait, self.resume, Pause.controls)
 
     def _hold(self, events: list[Any]) -> None:
         """

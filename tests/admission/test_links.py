@@ -344,6 +344,28 @@ class LimitsTests(LinksCase):
         self.assertTrue(box.transport.isReading)
         self.assertEqual(box.received(), [b"\xd0\x00"] * 120)
 
+    def test_flood(self) -> None:
+        """
+        One that is so far over that it would have to wait for long is closed, and so is one that goes on and on.
+        """
+        box = self.admitted()
+        box.send(PINGREQ * 2000)
+        self.assertTrue(box.transport.isAborted)
+        box = self.admitted()
+        while not box.transport.isAborted:
+            if box.transport.isReading:
+                box.send(PINGREQ * 120)
+            self.world.wait(0.5)
+            self.assertLess(self.world.clock.seconds(), 60)
+        self.assertGreater(self.world.clock.seconds(), 25)
+        self.assertEqual(self.world.gateway.counters.violations, 2)
+        # One that asks as often as it may is not.
+        box = self.admitted()
+        for _ in range(60):
+            box.send(PINGREQ * 20)
+            self.world.wait(1)
+        self.assertFalse(box.transport.isAborted)
+
     def test_subscriptions(self) -> None:
         """
         So it is with SUBSCRIBE, but not with what a box acks.

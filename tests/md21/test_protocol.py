@@ -715,7 +715,7 @@ class HostileTests(Md21Case):
         for flood in floods:
             box = self.world.md21Box("flooding")
             for _ in range(3):
-                box.send(*([flood] * 200))
+                box.send(*([flood] * 100))
             self.assertTrue(box.link.pauses & Pause.controls, flood)
             self.world.wait(61)
             self.assertEqual(box.link.pauses, Pause.none)
