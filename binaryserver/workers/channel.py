@@ -1,10 +1,11 @@
 """
 What the parent and a worker say to each other: JSON objects, one a line, over a pair of pipes.
 
-Parent to worker: C{start} (once: what to be), C{stop}, C{handOver} (C{id}, C{account}, C{asset}, C{epoch}), C{answer}
-(C{id}, C{marks} or null), C{wake} (C{boxes}: account and asset of each). Worker to parent: C{started}, C{failed}
-(C{option}, C{message}), C{handOver} (C{id}, C{incarnation} and the rest), C{answer} (C{id}, C{marks}), C{wake}
-(C{incarnation}, C{boxes}), C{drained} (C{status}).
+Parent to worker: C{start} (once: what to be), C{stop}, C{handOver} and C{disconnect} (C{id}, C{account}, C{asset},
+C{epoch}), C{answer} (C{id}, C{answer}: marks or null of the one, a boolean or null of the other), C{wake} (C{boxes}:
+account and asset of each). Worker to parent: C{started}, C{failed} (C{option}, C{message}), C{handOver} and
+C{disconnect} (C{id}, C{incarnation} and the rest), C{answer}, C{wake} (C{incarnation}, C{boxes}), C{drained}
+(C{status}).
 """
 
 from __future__ import annotations
