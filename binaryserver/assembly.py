@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.plugin import getPlugins
 
 from binaryserver.admission.notices import DirectoryNotices
@@ -37,7 +38,7 @@ from binaryserver.interfaces import (
 )
 from binaryserver.md21.settings import Md21Settings
 from binaryserver.md21.udpservice import UdpService
-from binaryserver.model import MailboxLimits
+from binaryserver.model import BoxKey, MailboxLimits
 from binaryserver.ops.access import accessTo
 from binaryserver.ops.http import makeSite
 from binaryserver.options import OFF
@@ -49,6 +50,7 @@ from binaryserver.service import (
     GatewayService,
     ListeningService,
     OrderedServices,
+    PeersService,
 )
 from binaryserver.transcode.pseudonyms import Pseudonyms
 
@@ -86,6 +88,7 @@ class Assembly:
         self._threads = SecretThreads(reactor, settings["secret-threads"])
         self._bus = self._clouds()
         self._peers: IPeers = self._store.peers(incarnation) or peers
+        self._own: Gateway | None = None
         self._mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
 
     def _make(self, interface: Any, name: str) -> Any:
@@ -123,10 +126,7 @@ class Assembly:
         What a gateway stands on.
         """
         self._addBackEnds(services, (self._bus, "bus"), (self._store, "sessions"))
-        notices = DirectoryNotices(self._directory, self._mainBus, self._topics.directory, self._reactor)
-        # Before the directory: no change of it is missed in between.
-        notices.setServiceParent(services)
-        self._addBackEnds(services, (self._directory, "directory"))
+        self._addDirectory(services)
         self._threads.setServiceParent(services)
 
     def addSharedBackEnds(self, services: OrderedServices) -> None:
@@ -134,6 +134,15 @@ class Assembly:
         What the parent of workers stands on, which has no links of its own.
         """
         self._addBackEnds(services, (self._mainBus, "bus"), (self._store, "sessions"))
+        if self._settings["http"] != OFF:
+            # Operators are told what it says of boxes.
+            self._addDirectory(services)
+
+    def _addDirectory(self, services: OrderedServices) -> None:
+        notices = DirectoryNotices(self._directory, self._mainBus, self._topics.directory, self._reactor)
+        # Before the directory: no change of it is missed in between.
+        notices.setServiceParent(services)
+        self._addBackEnds(services, (self._directory, "directory"))
 
     def _addBackEnds(self, services: OrderedServices, *backEnds: tuple[Any, str]) -> None:
         for backEnd, name in backEnds:
@@ -161,8 +170,24 @@ class Assembly:
             access=access,
             published=lambda box: self._pseudonyms.published(box, None),
             elsewhere=elsewhere,
+            known=self._directory,
+            disconnect=self._disconnect,
         )
         listener.setServiceParent(services)
+
+    def _disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        Close the link of a box, whichever instance has it.
+        """
+        if self._own is not None and incarnation == self._incarnation:
+            return succeed(self._own.disconnect(box, linkEpoch))
+        return self._peers.disconnect(incarnation, box, linkEpoch)
+
+    def addPeers(self, services: OrderedServices) -> None:
+        """
+        How the parent of workers reaches instances.
+        """
+        PeersService(self._peers).setServiceParent(services)
 
     def addGateway(
         self,
@@ -180,7 +205,7 @@ class Assembly:
         @return: the gateway's life
         """
         settings = self._settings
-        gateway = self._gateway()
+        gateway = self._own = self._gateway()
         udp = self._udp(worker)
         if udp is not None:
             # It stops after MD21's links have ended: the drain's acks go by it too.

@@ -18,7 +18,7 @@ from binaryserver.options import GatewayOptions
 from binaryserver.program import tuneCollector, whole
 from binaryserver.service import OrderedServices
 from binaryserver.session.registry import NoPeers
-from binaryserver.workers.supervisor import Supervisor
+from binaryserver.workers.supervisor import Supervisor, WorkerPeers
 from binaryserver.workers.worker import WorkerProgram
 
 Options = GatewayOptions
@@ -49,12 +49,15 @@ def _parent(reactor: Any, settings: Mapping[str, Any]) -> OrderedServices:
     for name in ("bus", "sessions"):
         if settings[name].partition(":")[0].lower() == "memory":
             raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
-    assembly = Assembly(reactor, settings, settings["instance"], NoPeers())
+    peers = WorkerPeers()
+    assembly = Assembly(reactor, settings, settings["instance"], peers)
     services = OrderedServices()
     assembly.addSharedBackEnds(services)
+    assembly.addPeers(services)
     assembly.addHttp(services)
     assembly.checkWorkers()
-    Supervisor(reactor, dict(settings), assembly.listeners()).setServiceParent(services)
+    peers.supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
+    peers.supervisor.setServiceParent(services)
     return services
 
 

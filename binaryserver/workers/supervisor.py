@@ -23,6 +23,7 @@ from twisted.python.failure import Failure
 from binaryserver.errors import ConfigError
 from binaryserver.model import BoxKey
 from binaryserver.service import Component, ListeningService
+from binaryserver.session.registry import NoPeers
 from binaryserver.workers.channel import Channel
 
 _FIRST_LISTENER = 5
@@ -132,6 +133,22 @@ class _PipeTransport:
         """
         with suppress(KeyError):
             self._process.closeChildFD(3)
+
+
+class WorkerPeers(NoPeers):
+    """
+    The workers, as the parent's own HTTP side reaches them where the session store knows no way.
+
+    @ivar supervisor: of the workers
+    """
+
+    supervisor: Supervisor
+
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{binaryserver.interfaces.IPeers.disconnect}.
+        """
+        return self.supervisor.disconnect(incarnation, box, linkEpoch)
 
 
 class Supervisor(Component):
