@@ -42,7 +42,7 @@ def recordJson(box: BoxKey, record: BoxRecord) -> dict[str, Any]:
     if record.mqtt is not None:
         made = record.mqtt.subscriptions
         mqtt = {
-            "subscriptions": [{"filter": filter_[:_MAX_FILTER], "qos": qos} for filter_, qos in made[:_MAX_SUBSCRIPTIONS]],
+            "subscriptions": [{"filter": one[:_MAX_FILTER], "qos": qos} for one, qos in made[:_MAX_SUBSCRIPTIONS]],
             "subscription_count": len(made),
             "received": len(record.mqtt.received),
         }
