@@ -51,7 +51,7 @@ from binaryserver.metrics.process import ProcessCollector
 from binaryserver.metrics.service import MetricsService, Running
 from binaryserver.metrics.timed import timed
 from binaryserver.metrics.tls import TlsCollector
-from binaryserver.model import MailboxLimits
+from binaryserver.model import BoxKey, MailboxLimits
 from binaryserver.ops.access import accessTo
 from binaryserver.ops.control import Control
 from binaryserver.ops.health import Check, Health
@@ -65,6 +65,7 @@ from binaryserver.service import (
     GatewayService,
     ListeningService,
     OrderedServices,
+    PeersService,
     ServingService,
 )
 from binaryserver.transcode.pseudonyms import Pseudonyms
@@ -152,10 +153,7 @@ class Assembly:
         What a gateway stands on.
         """
         self._addBackEnds(services, (self._bus, "bus"), (self._store, "sessions"))
-        notices = DirectoryNotices(self._directory, self._mainBus, self._topics.directory, self._reactor)
-        # Before the directory: no change of it is missed in between.
-        notices.setServiceParent(services)
-        self._addBackEnds(services, (self._directory, "directory"))
+        self._addDirectory(services)
         self._threads.setServiceParent(services)
 
     def addSharedBackEnds(self, services: OrderedServices) -> None:
@@ -163,6 +161,15 @@ class Assembly:
         What the parent of workers stands on, which has no links of its own.
         """
         self._addBackEnds(services, (self._mainBus, "bus"), (self._store, "sessions"))
+        if self._settings["http"] != OFF:
+            # Operators are told what it says of boxes.
+            self._addDirectory(services)
+
+    def _addDirectory(self, services: OrderedServices) -> None:
+        notices = DirectoryNotices(self._directory, self._mainBus, self._topics.directory, self._reactor)
+        # Before the directory: no change of it is missed in between.
+        notices.setServiceParent(services)
+        self._addBackEnds(services, (self._directory, "directory"))
 
     def _addBackEnds(self, services: OrderedServices, *backEnds: tuple[Any, str]) -> None:
         for backEnd, name in backEnds:
@@ -216,8 +223,24 @@ class Assembly:
             health=self.health,
             control=control,
             gather=gather or (lambda: succeed(list(self.metrics.collect()))),
+            known=self._directory,
+            disconnect=self._disconnect,
         )
         listener.setServiceParent(services)
+
+    def _disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        Close the link of a box, whichever instance has it.
+        """
+        if self._gatewayMade is not None and incarnation == self._incarnation:
+            return succeed(self._gatewayMade.disconnect(box, linkEpoch))
+        return self._peers.disconnect(incarnation, box, linkEpoch)
+
+    def addPeers(self, services: OrderedServices) -> None:
+        """
+        How the parent of workers reaches instances.
+        """
+        PeersService(self._peers).setServiceParent(services)
 
     def addGateway(
         self,

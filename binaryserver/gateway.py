@@ -183,6 +183,12 @@ class Gateway:
         """
         self.delivery.wake(boxes)
 
+    def disconnect(self, box: BoxKey, linkEpoch: int) -> bool:
+        """
+        See L{IInbox.disconnect}.
+        """
+        return self.registry.disconnect(box, linkEpoch)
+
     def wakeAll(self) -> None:
         """
         See L{IInbox.wakeAll}.

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from binaryserver.gateway import Gateway
     from binaryserver.plugins import BackEndContext
     from binaryserver.proto.md30_pb2 import TrackBatch
+    from binaryserver.session.boxrecords import BoxEvent, BoxPage, BoxQuery, BoxRecord, RefusalNote
 
 
 class IBackEndPlugin(Interface):
@@ -137,6 +138,12 @@ class IPeers(Interface):
         Tell another instance that there is mail for boxes whose links it holds. May get lost.
         """
 
+    def disconnect(incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        Have another instance close a box's link of that epoch, as an operator asks. Fires with whether it had it;
+        L{None}: that incarnation is known to be dead. Does not time out by itself; can be cancelled.
+        """
+
 
 class IInbox(Interface):
     """
@@ -151,6 +158,11 @@ class IInbox(Interface):
     def wake(boxes: Sequence[BoxKey]) -> None:
         """
         There is mail for these boxes.
+        """
+
+    def disconnect(box: BoxKey, linkEpoch: int) -> bool:
+        """
+        As L{IPeers.disconnect}, at the instance that is asked.
         """
 
     def wakeAll() -> None:
@@ -370,11 +382,15 @@ class ISessionStore(Interface):
         @param most: how many boxes of the account may be C{connected}, over all instances; 0: any number. If so many
             are, and this box is none of them, it fails with L{AccountFull} and changes nothing. (Boxes of a dead
             incarnation count until they are adopted and released.)
+
+        That it takes a C{connected} box from its owner is remembered as an event of the box, C{takenOver}.
         """
 
-    def release(box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+    def release(box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None = None) -> Deferred[bool]:
         """
         The link of that epoch is gone. Fires with whether it was still the box's latest; if not, nothing is changed.
+
+        @param event: to be remembered of the box: why it is gone
         """
 
     def restore(incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
@@ -404,6 +420,39 @@ class ISessionStore(Interface):
         The accounts under which a box of that asset was ever claimed, in the order of their names.
         """
 
+    # For operators.
+
+    def listBoxes(query: BoxQuery, after: BoxKey | None, limit: int) -> Deferred[BoxPage]:
+        """
+        Boxes that were ever claimed, by account and then asset, in the order of their names' ASCII codes. A call looks
+        at no more than C{limit} boxes, whether they are asked for or not: its page may be shorter, or empty, though
+        there are more.
+
+        @param after: only boxes behind that name, which need not exist; L{None}: from the first one
+        """
+
+    def boxRecord(box: BoxKey) -> Deferred[BoxRecord | None]:
+        """
+        All that is kept of a box; L{None}: nothing is, or nothing but its last epoch.
+        """
+
+    def links(account: str) -> Deferred[int]:
+        """
+        How many boxes of an account are C{connected}, as L{claim} counts them.
+        """
+
+    def noteRefusals(refusals: Sequence[RefusalNote]) -> Deferred[None]:
+        """
+        Remember that boxes were not let in, behind what else is remembered of them (L{KEPT_EVENTS}). Of names that
+        are no box to the directory and were never claimed, those refused last are remembered (L{MOST_STRANGERS}), so
+        that made-up names do not fill the store.
+        """
+
+    def refusedAs(asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        The accounts under which L{noteRefusals} remembers that asset, in the order of their names.
+        """
+
     # Limits, and what is kept for how long.
 
     def draw(draws: Sequence[Draw]) -> Deferred[list[float]]:
@@ -417,8 +466,8 @@ class ISessionStore(Interface):
 
     def erase(box: BoxKey) -> Deferred[Erased]:
         """
-        Remove everything that is kept of a box (session, marks, fingerprints, mailbox with what waits in it) but its
-        last link epoch, which must not go back. A box that is C{connected} is left as it is.
+        Remove everything that is kept of a box (session, marks, fingerprints, events, mailbox with what waits in it)
+        but its last link epoch, which must not go back. A box that is C{connected} is left as it is.
         """
 
     def purge(beforeMs: int, limit: int) -> Deferred[int]:
@@ -426,7 +475,8 @@ class ISessionStore(Interface):
         Remove everything, as L{erase} does, of boxes that are not C{connected}, were seen last before C{beforeMs}, and
         have no mail: neither messages nor ids of finished ones that are remembered. A last link epoch goes, too, once
         the time that it stands for is a day and more before C{beforeMs}: a clock that is right to the day gives a
-        higher one. Called again with the rest.
+        higher one. Names of no box (L{noteRefusals}) go that were refused last before C{beforeMs}; they do not count.
+        Called again with the rest.
 
         @param limit: how many at most
         @return: fires with how many went: C{limit}, there may be more. A last link epoch that goes by itself counts

@@ -4,7 +4,7 @@ The services of one instance, and the order in which they start and stop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from ipaddress import ip_address
 from typing import Any
 
@@ -14,12 +14,14 @@ from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IProtocolFactory
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from zope.interface import implementer
 
 from binaryserver.endpoints.credentials import ReloadingCredentials
 from binaryserver.endpoints.listening import ServerEndpoint
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway
-from binaryserver.interfaces import IPeers
+from binaryserver.interfaces import IInbox, IPeers
+from binaryserver.model import BoxKey, StreamMark
 from binaryserver.ops.health import Check, Health, Phase
 from binaryserver.session.farewell import endLinks
 from binaryserver.session.membership import Membership
@@ -235,6 +237,56 @@ class GatewayService(Component):
                 return False
             await deferLater(clock, _DRAIN_TICK)
         return True
+
+
+@implementer(IInbox)
+class _NoInbox:
+    """
+    Of one that holds no links.
+    """
+
+    def handOver(self, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
+        """
+        See L{IInbox.handOver}.
+        """
+        return succeed(())
+
+    def wake(self, boxes: Sequence[BoxKey]) -> None:
+        """
+        See L{IInbox.wake}.
+        """
+
+    def wakeAll(self) -> None:
+        """
+        See L{IInbox.wakeAll}.
+        """
+
+    def disconnect(self, box: BoxKey, linkEpoch: int) -> bool:
+        """
+        See L{IInbox.disconnect}.
+        """
+        return False
+
+
+class PeersService(Component):
+    """
+    The way to other instances, of one that holds no links.
+    """
+
+    def __init__(self, peers: IPeers) -> None:
+        self._peers = peers
+
+    def begin(self) -> Deferred[None]:
+        """
+        See L{Component.begin}.
+        """
+        return self._peers.start(_NoInbox())
+
+    def end(self) -> Deferred[None]:
+        """
+        See L{Component.end}.
+        """
+        return self._peers.stop()
 
 
 class ServingService(Component):

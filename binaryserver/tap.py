@@ -22,7 +22,7 @@ from binaryserver.program import Stop, tuneCollector, whole
 from binaryserver.reloading import Reloading
 from binaryserver.service import OrderedServices, ServingService
 from binaryserver.session.registry import NoPeers
-from binaryserver.workers.supervisor import Supervisor
+from binaryserver.workers.supervisor import Supervisor, WorkerPeers
 from binaryserver.workers.worker import WorkerProgram
 
 Options = GatewayOptions
@@ -84,12 +84,14 @@ def _single(
 def _parent(
     reactor: Any, settings: Mapping[str, Any], stop: Stop, logs: Logs | None, reloading: Reloading
 ) -> OrderedServices:
-    assembly = Assembly(reactor, settings, settings["instance"], NoPeers())
-    supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
+    peers = WorkerPeers()
+    assembly = Assembly(reactor, settings, settings["instance"], peers)
+    supervisor = peers.supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
     control = Control(settings["instance"], logs, stop, supervisor)
     services = OrderedServices()
     assembly.metrics.register(WorkersCollector(supervisor))
     assembly.addSharedBackEnds(services)
+    assembly.addPeers(services)
     assembly.addMetrics(services)
     assembly.addHttp(services, control, lambda: gatherWorkers(supervisor, assembly.metrics))
     assembly.checkWorkers()

@@ -60,11 +60,13 @@ class Refusal(NamedTuple):
 
     @ivar reason: L{None}: the fault is ours, not its
     @ivar isForNow: it may try again: something of ours is away, or its account has had its share
+    @ivar isBox: the directory has a box of that name
     """
 
     reason: Reason | None
     detail: str
     isForNow: bool = False
+    isBox: bool = False
 
 
 class Admission:
@@ -103,13 +105,14 @@ class Admission:
             return Refusal(None, f"the directory: {error}", True)
         except CheckerBusy as error:
             return Refusal(None, str(error), True)
-        if refusal is not None:
-            return refusal
-        assert account is not None
-        obstacle = self._obstacle(account)
-        if obstacle:
-            return Refusal(None, obstacle, True)
-        return await self._share(account) or Admitted(account, None if account.admitsAnyBox else box)
+        if refusal is None:
+            assert account is not None
+            obstacle = self._obstacle(account)
+            refusal = Refusal(None, obstacle, True) if obstacle else await self._share(account)
+        if refusal is None:
+            assert account is not None
+            return Admitted(account, None if account.admitsAnyBox else box)
+        return refusal._replace(isBox=box is not None and account is not None and not account.admitsAnyBox)
 
     async def _judge(self, applicant: Applicant, account: Account | None, box: Box | None) -> Refusal | None:
         """

@@ -4,34 +4,13 @@ Removing what the gateway keeps of a box, and saying what it cannot remove.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 from binaryserver.bus.topics import Topics
 from binaryserver.errors import BusError, StoreError
 from binaryserver.interfaces import IBus, ISessionStore
 from binaryserver.model import BoxKey
 from binaryserver.ops.outlet import Refusal, accountOf
-from binaryserver.transcode.events import isName
-
-
-def parseErase(asset: bytes, arguments: Mapping[bytes, list[bytes]]) -> BoxKey:
-    """
-    From the last part of a URL, and its arguments: C{account}, which need not be there.
-
-    @return: its account is empty if it was not given
-    @raise ValueError: they cannot be understood
-    """
-    unknown = sorted(set(arguments) - {b"account"})
-    if unknown:
-        raise ValueError(f"unknown argument {unknown[0]!r:.80}; known: account")
-    given = arguments.get(b"account", [])
-    if len(given) > 1:
-        raise ValueError("account is given twice")
-    box = BoxKey(given[0].decode("utf-8", "replace") if given else "", asset.decode("utf-8", "replace"))
-    for name, value in (("account", box.account), ("asset", box.asset)):
-        if not isName(value) and (value or name == "asset" or given):
-            raise ValueError(f"{name} is to be 1 to 64 of A-Z a-z 0-9 . _ -")
-    return box
 
 
 class Eraser:

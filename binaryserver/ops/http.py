@@ -1,5 +1,5 @@
 """
-The HTTP side: health, the bus read back, messages for boxes, changes of the directory, and what is kept of a box.
+The HTTP side: health, the bus read back, messages for boxes, changes of the directory, and the boxes themselves.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from prometheus_client import Metric
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel
@@ -19,18 +19,22 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request, Site
 
 from binaryserver.bus.topics import Topics
+from binaryserver.directory.cache import Directory
 from binaryserver.interfaces import IBus, ISessionStore
 from binaryserver.metrics.page import MetricsPage
 from binaryserver.model import BoxKey
 from binaryserver.ops.access import Access, Denied
 from binaryserver.ops.body import JSON, Bodies, NoBody, mediaType
+from binaryserver.ops.boxes import Boxes
+from binaryserver.ops.boxpages import BoxesPage
 from binaryserver.ops.changes import parseChange, tellChange
 from binaryserver.ops.control import Control, DrainPage, LogsPage
-from binaryserver.ops.erasing import Eraser, parseErase
+from binaryserver.ops.disconnecting import Disconnect, Disconnector
+from binaryserver.ops.erasing import Eraser
 from binaryserver.ops.health import Health, asReport
 from binaryserver.ops.messages import Ask, sendMessage
 from binaryserver.ops.outlet import Outlet, Posted
-from binaryserver.ops.pages import Folder, GetPage, Missing, PostPage
+from binaryserver.ops.pages import Folder, GetPage, PostPage
 from binaryserver.ops.problem import problem, sendProblem
 from binaryserver.ops.tail import Tail, TailQuery
 
@@ -214,50 +218,6 @@ class _ChangesPage(PostPage):
         return NOT_DONE_YET
 
 
-class _BoxesFolder(Folder):
-    """
-    C{/api/boxes}: below it, each box by its asset.
-    """
-
-    def __init__(self, eraser: Eraser, clock: Any) -> None:
-        super().__init__()
-        self._eraser = eraser
-        self._clock = clock
-
-    def getChild(self, path: bytes, request: HTTPRequest) -> Resource:
-        """
-        See L{Resource.getChild}.
-        """
-        return _BoxPage(self._eraser, self._clock, path) if path else Missing()
-
-
-class _BoxPage(Folder):
-    """
-    C{/api/boxes/ASSET}: of which DELETE removes what is kept.
-    """
-
-    def __init__(self, eraser: Eraser, clock: Any, asset: bytes) -> None:
-        super().__init__()
-        self._eraser = eraser
-        self._clock = clock
-        self._asset = asset
-
-    def render(self, request: Request) -> Any:
-        """
-        See L{Resource.render}.
-        """
-        if request.method != b"DELETE":
-            request.setHeader("allow", "DELETE")
-            return problem(request, 405, "only DELETE")
-        try:
-            box = parseErase(self._asset, request.args or {})
-        except ValueError as error:
-            return problem(request, 400, str(error))
-        late = f"box {box.asset} may or may not be erased; ask again: it was not done"
-        Posted(request, self._clock, 200, late).run(self._eraser.erase(box))
-        return NOT_DONE_YET
-
-
 class _Guarded(Folder):
     """
     Nothing below it is for everybody, nor is what is not there.
@@ -314,6 +274,7 @@ class _Site(Site):
     requestFactory = _Request
     noisy = False
     tails: _TailPage
+    boxes: BoxesPage
     bodies: Bodies
     access: Access
 
@@ -323,11 +284,16 @@ class _Site(Site):
         """
         super().stopFactory()
         self.tails.end()
+        self.boxes.end()
 
     def log(self, request: HTTPRequest) -> None:
         """
         Nothing: an asset may stand in the address of a request, and probes would fill the log.
         """
+
+
+def _nobody(incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+    return succeed(None)
 
 
 def _unchanged(box: BoxKey) -> BoxKey:
@@ -346,6 +312,8 @@ def makeSite(
     health: Health | None = None,
     control: Control | None = None,
     gather: Callable[[], Deferred[Iterable[Metric]]] | None = None,
+    known: Directory | None = None,
+    disconnect: Disconnect = _nobody,
 ) -> Site:
     """
     The site of C{--http}.
@@ -360,6 +328,8 @@ def makeSite(
     @param health: of the process; L{None}: one that only starts
     @param control: of the process; L{None}: nothing of it can be changed
     @param gather: gives the families of C{/metrics}; L{None}: there is no such page
+    @param known: which accounts and boxes there are
+    @param disconnect: closes the link of a box, whichever instance has it
     """
     root, directory = Folder(), Folder()
     access = access or Access(clock)
@@ -376,7 +346,9 @@ def makeSite(
     outlet = Outlet(bus)
     api.putChild(b"tail", site.tails)
     api.putChild(b"messages", _MessagesPage(outlet, store, topics.downlink, clock, nowMs))
-    api.putChild(b"boxes", _BoxesFolder(Eraser(bus, store, topics, published, elsewhere), clock))
+    boxes, disconnector = Boxes(store, known), Disconnector(store, disconnect, clock)
+    site.boxes = BoxesPage(store, boxes, disconnector, Eraser(bus, store, topics, published, elsewhere), clock)
+    api.putChild(b"boxes", site.boxes)
     api.putChild(b"directory", directory)
     if control is not None:
         api.putChild(b"drain", DrainPage(control))

@@ -126,6 +126,9 @@ class _MessageFields(Fields):
         # As protobuf's JSON has 64-bit numbers, too.
         if isinstance(when, str) and when.isascii() and when.isdigit() and len(when) < 20:
             when = int(when)
+        # To JSON that is a whole number as well.
+        if isinstance(when, float) and when.is_integer():
+            when = int(when)
         if not isinstance(when, int) or isinstance(when, bool) or not 0 < when < nowMs + _MAX_AHEAD * 1000:
             raise ValueError("expires_at is to be Unix ms, within the next 366 days")
         return when

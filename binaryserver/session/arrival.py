@@ -141,8 +141,7 @@ class ArrivingLink(BoxLink):
         """
         gateway = self.gateway
         gateway.counters.refusals += 1
-        if refusal.reason is not None:
-            gateway.refusals.tell(self._applicant, self.protocolNumber, self.peer, refusal)
+        gateway.refusals.tell(self._applicant, self.protocolNumber, self.protocolName, self.peer, refusal)
         self.refuseArrival(refusal)
 
     def _claimed(self, claim: Claim) -> None:
@@ -170,7 +169,8 @@ class ArrivingLink(BoxLink):
         if self._ending is not None:
             return
         if failure.check(AccountFull):
-            self.refuse(Refusal(Reason.authFailedAccount, failure.getErrorMessage(), True))
+            isBox = self.directoryBox is not None
+            self.refuse(Refusal(Reason.authFailedAccount, failure.getErrorMessage(), True, isBox))
         else:
             self.refuse(Refusal(None, f"session store: {failure.getErrorMessage()}", True))
 

@@ -156,7 +156,8 @@ class BoxLink(BlockIntake):
         if boxReason is not None and ending.reason is not Reason.takeover and not ending.isClean:
             reason, isFromBox = boxReason, True
         # Only once it is told is the box released: should this process die before, another adopts it and tells.
-        then = self.gateway.registry.releaser(self) if self.box.link is self else None
+        releaser = self.gateway.registry.releaser
+        then = releaser(self, reason, ending.detail[:256]) if self.box.link is self else None
         self._announce(kind, reason, isFromBox, ending.detail, then)
         self.log.debug(
             "{account}/{asset}: its link {link} has ended: {reason}", reason=ending.reason.value, **self.logFields()

@@ -21,6 +21,7 @@ from binaryserver.ids import IdSource
 from binaryserver.model import LinkState, Orphan, Renewal
 from binaryserver.ops.health import Check
 from binaryserver.proto import cloudnext_pb2
+from binaryserver.session.boxrecords import BoxEvent, EventKind
 from binaryserver.session.reasons import Reason
 from binaryserver.transcode.envelope import Envelope
 from binaryserver.transcode.events import presenceRecord
@@ -256,6 +257,17 @@ class Membership:
         protocol = _PROTOCOLS.get(orphan.protocol, cloudnext_pb2.PROTOCOL_UNSPECIFIED)
         gateway.counters.orphans += 1
         toldMs = gateway.nowMs()
+        reason, detail = Reason.serverShutdown.value, f"its instance {incarnation} died"
+        event = BoxEvent(
+            EventKind.disconnected,
+            toldMs,
+            reason,
+            detail,
+            orphan.protocol,
+            orphan.peer,
+            incarnation,
+            orphan.lostEpoch,
+        )
 
         def tell(published: Published) -> None:
             envelope = Envelope(published.box, gateway.ids.next(), orphan.linkEpoch, gateway.instance, protocol)
@@ -266,10 +278,10 @@ class Membership:
                     cloudnext_pb2.PRESENCE_TYPE_DISCONNECT,
                     toldMs,
                     shownPeer(published.policy, orphan.peer),
-                    Reason.serverShutdown.value,
-                    detail=f"its instance {incarnation} died",
+                    reason,
+                    detail=detail,
                 ),
-                lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs),
+                lambda: gateway.registry.releases.release(orphan.box, orphan.linkEpoch, toldMs, event),
             )
 
         gateway.names.whenKnown(orphan.box, tell)

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from binaryserver.model import EPOCH_2010_MS, KEPT_STREAMS, MqttSession, Owner, StreamMark
+from binaryserver.session.boxrecords import BoxEvent, EventKind
 
 EPOCH_KEPT_MS = 86_400_000
 """
@@ -23,6 +24,8 @@ class MemoryBox:
     @ivar lastEpoch: the last link epoch; less than 0: it never had one. Stays when the box is erased
     @ivar madeAt: Unix ms, when something was first kept of it; counts where it has no owner
     @ivar adopted: the attempt that adopted it, and the epoch that was lost
+    @ivar since: Unix ms, when its last link was claimed
+    @ivar events: the last ones, the oldest first
     """
 
     madeAt: int = 0
@@ -37,6 +40,8 @@ class MemoryBox:
     marks: dict[int, StreamMark] = field(default_factory=dict)
     mqtt: MqttSession | None = None
     fingerprints: bytes = b""
+    since: int = 0
+    events: list[BoxEvent] = field(default_factory=list)
 
     @property
     def isConnected(self) -> bool:
@@ -50,7 +55,14 @@ class MemoryBox:
         """
         More than a last epoch is kept of it.
         """
-        return self.owner is not None or bool(self.marks or self.fingerprints)
+        return self.owner is not None or bool(self.marks or self.fingerprints or self.events)
+
+    @property
+    def wasRefused(self) -> bool:
+        """
+        One of its events is that.
+        """
+        return any(event.kind is EventKind.refused for event in self.events)
 
     @property
     def seenAt(self) -> int:

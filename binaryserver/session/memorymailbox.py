@@ -22,6 +22,7 @@ from binaryserver.model import (
     Put,
     Take,
 )
+from binaryserver.session.boxrecords import MailboxSummary
 
 
 class _Mailbox:
@@ -186,6 +187,17 @@ class MemoryMailboxes:
             self._dueNext(entry, nowMs + RETRY_MS)
             due.append(entry)
         return due
+
+    def summary(self, box: BoxKey) -> MailboxSummary | None:
+        """
+        What waits for a box; L{None}: it has no mailbox.
+        """
+        known = self._boxes.get(box)
+        if known is None:
+            return None
+        live = [entry for entry in known.entries.values() if entry.final is None]
+        waiting = [entry.message.queuedAt for entry in live if not entry.deliveredAt]
+        return MailboxSummary(len(live), sum(len(entry.message.payload) for entry in live), min(waiting, default=0))
 
     def mailbox(self, key: BoxKey) -> list[MailboxEntry]:
         """

@@ -4,7 +4,6 @@ Sessions in memory: for tests and trials.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import chain
 
@@ -34,9 +33,11 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.boxrecords import BoxEvent, remembered, takenOver
 from binaryserver.session.buckets import MemoryBuckets
 from binaryserver.session.fingerprints import SIZE, appended
 from binaryserver.session.memorybox import MemoryBox, epochKeptUntil
+from binaryserver.session.memoryboxes import MemoryBoxes
 from binaryserver.session.memorymailbox import MemoryMailboxes
 
 MAX_WORKERS = 1 << 14
@@ -54,7 +55,7 @@ def instanceOf(incarnation: str) -> str:
 
 
 @implementer(ISessionStore)
-class MemorySessionStore:
+class MemorySessionStore(MemoryBoxes):
     """
     C{memory:}
     """
@@ -62,10 +63,7 @@ class MemorySessionStore:
     def __init__(self, spec: str, context: BackEndContext) -> None:
         if spec.partition(":")[2]:
             raise ConfigError(context.option, f"{spec!r}: memory: takes no value")
-        self._clock = context.reactor
-        self._boxes: dict[BoxKey, MemoryBox] = {}
-        # How many boxes of each account are connected.
-        self._linked: Counter[str] = Counter()
+        MemoryBoxes.__init__(self, context.reactor)
         self._buckets = MemoryBuckets(context.reactor.seconds)
         self._workers: dict[str, int] = {}
         self._taken: set[int] = set()
@@ -171,13 +169,16 @@ class MemorySessionStore:
         previous = known.previous = known.owner
         known.attempt, known.adopted = attempt, None
         epoch = known.nextEpoch(nowMs)
+        if isConnected:
+            taken = takenOver(nowMs, protocol, peer, incarnation, epoch)
+            known.events = remembered(known.events, taken)
         self._own(box, Owner(incarnation, epoch, True, nowMs))
         known.protocol, known.peer, known.isListening = protocol, peer, False
         if clean:
             known.mqtt = None
         return succeed(Claim(epoch, previous, tuple(known.marks.values()), known.mqtt))
 
-    def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+    def release(self, box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None = None) -> Deferred[bool]:
         """
         See L{ISessionStore.release}.
         """
@@ -187,6 +188,8 @@ class MemorySessionStore:
         assert known.owner is not None
         self._own(box, known.owner._replace(connected=False, seenAt=nowMs))
         known.isListening, known.adopted = False, None
+        if event is not None:
+            known.events = remembered(known.events, event)
         return succeed(True)
 
     def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
@@ -232,14 +235,6 @@ class MemorySessionStore:
                 orphans.append(Orphan(key, epoch, owner.linkEpoch, box.protocol, box.peer, box.previous))
         return succeed(orphans)
 
-    def accounts(self, asset: str) -> Deferred[tuple[str, ...]]:
-        """
-        See L{ISessionStore.accounts}.
-        """
-        return succeed(
-            tuple(sorted(key.account for key, box in self._boxes.items() if key.asset == asset and box.owner))
-        )
-
     def draw(self, draws: Sequence[Draw]) -> Deferred[list[float]]:
         """
         See L{ISessionStore.draw}.
@@ -259,11 +254,11 @@ class MemorySessionStore:
         known = self._boxes.get(box, MemoryBox())
         if known.isConnected:
             return Erased(True, True, 0, 0, 0)
-        messages = self._mailboxes.erase(box)
-        self._boxes.pop(box, None)
+        messages, isStranger = self._mailboxes.erase(box), box in self._strangers
+        self._disown(box)
         if known.lastEpoch >= 0 and (beforeMs is None or epochKeptUntil(known.lastEpoch) >= beforeMs):
             self._boxes[box] = MemoryBox(lastEpoch=known.lastEpoch)
-        wasKnown = known.isKnown or messages is not None
+        wasKnown = known.isKnown or isStranger or messages is not None
         return Erased(wasKnown, False, messages or 0, len(known.marks), len(known.fingerprints) // SIZE)
 
     def purge(self, beforeMs: int, limit: int) -> Deferred[int]:
@@ -275,6 +270,7 @@ class MemorySessionStore:
             for box, known in self._boxes.items()
             if not known.isConnected and known.seenAt < beforeMs and not self._mailboxes.hasMail(box)
         ]
+        self._forgetStrangers(beforeMs)
         for box in lapsed[:limit]:
             self._erase(box, beforeMs)
         return succeed(len(lapsed[:limit]))
@@ -378,36 +374,3 @@ class MemorySessionStore:
     def _isAlive(self, incarnation: str) -> bool:
         alive = self._alive.get(instanceOf(incarnation))
         return alive is not None and alive[0] == incarnation
-
-    def _known(self, box: BoxKey) -> MemoryBox:
-        known = self._boxes.get(box)
-        if known is None:
-            known = self._boxes[box] = MemoryBox(int(self._clock.seconds() * 1000))
-        return known
-
-    def _own(self, box: BoxKey, owner: Owner) -> None:
-        """
-        Note a box's owner, and count it where it is connected.
-        """
-        known = self._boxes[box]
-        self._linked[box.account] += owner.connected - known.isConnected
-        if not self._linked[box.account]:
-            del self._linked[box.account]
-        known.owner, known.lastEpoch = owner, owner.linkEpoch
-
-    def _latest(self, box: BoxKey, linkEpoch: int) -> MemoryBox | None:
-        """
-        What is known of a box, if that epoch is its latest.
-        """
-        known = self._boxes.get(box)
-        return known if known is not None and known.owner is not None and known.owner.linkEpoch == linkEpoch else None
-
-    def _ownerOf(self, box: BoxKey) -> Owner | None:
-        known = self._boxes.get(box)
-        return known.owner if known is not None else None
-
-    def _listenerOf(self, box: BoxKey) -> str:
-        known = self._boxes.get(box)
-        if known is None or known.owner is None or not (known.owner.connected and known.isListening):
-            return ""
-        return known.owner.incarnation if self._isAlive(known.owner.incarnation) else ""

@@ -23,6 +23,7 @@ class Reason(Enum):
     unknownDynamicChannel = "UNKNOWN_DYNAMIC_CHANNEL"
     serverShutdown = "SERVER_SHUTDOWN"
     takeover = "TAKEOVER"
+    closedByServer = "CLOSED_BY_SERVER"
     authFailedAsset = "AUTH_FAILED_ASSET"
     authFailedAccount = "AUTH_FAILED_ACCOUNT"
     authFailedTransport = "AUTH_FAILED_TRANSPORT"

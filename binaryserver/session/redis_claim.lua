@@ -1,6 +1,6 @@
 -- name, instance, incarnation, protocol, peer, now, now as an epoch, whether to forget the MQTT session, attempt, how many of the
--- account's boxes may be connected or 0
-local name, instance, incarnation, protocol, peer, now, epoch, clean, attempt, most = unpack(ARGV, 2)
+-- account's boxes may be connected or 0; of the event that a connected one is taken over: peer, instance, rest
+local name, instance, incarnation, protocol, peer, now, epoch, clean, attempt, most = unpack(ARGV, 2, 11)
 local is = standing(instance, incarnation)
 if is == 'superseded' or is == 'declaredDead' then
   return is
@@ -14,6 +14,9 @@ if old[7] ~= attempt then
   end
   previous = old[1] and table.concat({old[1], old[2], old[3], old[4]}, '\n') or ''
   claimed = digits(math.max(old[2] and old[2] + 1 or 0, tonumber(epoch)))
+  if old[3] == '1' then
+    remember(name, now, claimed, unpack(ARGV, 12))
+  end
   own(name, old[1], old[9], incarnation, claimed, protocol, peer, now, '0')
   redis.call('HSET', box, 'attempt', attempt, 'previous', previous)
   enlist(name)

@@ -5,7 +5,9 @@
 -- Of each box, by its name (ACCOUNT/ASSET): "box", a hash, of which "epoch" alone is left once the box was erased; "fingerprints",
 -- a list; and what redis_mail.lua has of mailboxes. The names of boxes stand in: "held" of each owner and "linked" of each account,
 -- those that are connected; "accounts" of each asset; "adopted" of each attempt; and "seen", those that are not connected, by
--- the time of which it counts for how long they are kept. Whoever adds to these lists adds to redis_erasing.lua, too.
+-- the time of which it counts for how long they are kept; "names", those that ever had an owner, by ACCOUNT, a tab and ASSET.
+-- "events", a list of each box, what is remembered of it; "tried" of each asset, the accounts under which it was refused; and
+-- "strangers", names that were refused and are no box, by when. Whoever adds to these lists adds to redis_erasing.lua, too.
 local prefix = ARGV[1]
 
 local function key(kind, name)
@@ -91,6 +93,32 @@ local function stray(name)
   redis.call('ZADD', prefix .. 'seen', 'NX', digits(clock()), name)
 end
 
+-- How a box stands in "names": no name has a tab, and none of its signs is below.
+local function listed(name)
+  return (string.gsub(name, '/', '\t', 1))
+end
+
+-- Add an event to those of a box: "AT TIMES SINCE EPOCH PEER INSTANCE REST". With the last one it is one if the rest is equal.
+local function remember(name, at, epoch, peer, instance, rest)
+  local list, times, since = key('events', name), 0, at
+  local lastTimes, lastSince, lastRest = string.match(redis.call('LINDEX', list, -1) or '',
+    '^%S+ (%S+) (%S+) %S+ %S+ %S+ (.*)$')
+  if lastRest == rest then
+    times, since = tonumber(lastTimes), lastSince
+    redis.call('RPOP', list)
+  end
+  redis.call('RPUSH', list, table.concat({at, digits(times + 1), since, epoch, peer, instance, rest}, ' '))
+  redis.call('LTRIM', list, -KEPT_EVENTS, -1)
+end
+
+-- Remove what is remembered of a box.
+local function forget(name)
+  local account, asset = parts(name)
+  redis.call('DEL', key('events', name))
+  redis.call('SREM', key('tried', asset), account)
+  redis.call('ZREM', prefix .. 'strangers', name)
+end
+
 -- Make an incarnation the owner of a box, of which old is the present one or false, and adopted the attempt that adopted it or
 -- false. A claim that comes again is another one from then on, unless its attempt is noted.
 local function own(name, old, adopted, incarnation, epoch, protocol, peer, since, listening)
@@ -99,7 +127,7 @@ local function own(name, old, adopted, incarnation, epoch, protocol, peer, since
   end
   unadopt(name, adopted)
   redis.call('HSET', key('box', name), 'owner', incarnation, 'epoch', epoch, 'connected', '1', 'protocol', protocol,
-    'peer', peer, 'seen', since, 'listening', listening)
+    'peer', peer, 'seen', since, 'since', since, 'listening', listening)
   redis.call('HDEL', key('box', name), 'attempt', 'previous', 'adopted', 'lost')
   redis.call('SADD', key('held', incarnation), name)
   redis.call('SADD', prefix .. 'owners', incarnation)
@@ -111,5 +139,7 @@ end
 local function enlist(name)
   local account, asset = parts(name)
   redis.call('SADD', key('accounts', asset), account)
+  redis.call('ZADD', prefix .. 'names', 0, listed(name))
+  redis.call('ZREM', prefix .. 'strangers', name)
   redis.call('PERSIST', key('mail', name))
 end

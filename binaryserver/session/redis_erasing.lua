@@ -5,7 +5,7 @@
 local function erase(name, before)
   local box, mail, fingerprints = key('box', name), key('mail', name), key('fingerprints', name)
   local old = redis.call('HMGET', box, 'owner', 'marks', 'epoch')
-  local wasKnown = old[1] or old[2] or redis.call('EXISTS', mail, fingerprints, key('finished', name)) > 0
+  local wasKnown = old[1] or old[2] or redis.call('EXISTS', mail, fingerprints, key('finished', name), key('events', name)) > 0
   local messages, streams, known = 0, 0, redis.call('LLEN', fingerprints)
   for _, text in ipairs(redis.call('HKEYS', mail)) do
     local sequence = string.match(text, '^s:(%d+)$')
@@ -18,8 +18,10 @@ local function erase(name, before)
     streams = streams + 1
   end
   redis.call('DEL', box, mail, fingerprints, key('queue', name), key('finished', name))
+  forget(name)
   local account, asset = parts(name)
   redis.call('SREM', key('accounts', asset), account)
+  redis.call('ZREM', prefix .. 'names', listed(name))
   local until_ = old[3] and EPOCH_2010_MS + old[3] + EPOCH_KEPT_MS
   if until_ and not (before and until_ < before) then
     redis.call('HSET', box, 'epoch', old[3])

@@ -6,6 +6,9 @@ local function hasMail(name)
   return redis.call('HLEN', key('mail', name)) > OWN_FIELDS or redis.call('EXISTS', key('finished', name)) == 1
 end
 
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', prefix .. 'strangers', '-inf', '(' .. before)) do
+  forget(name)
+end
 local gone, kept = 0, 0
 local page
 repeat

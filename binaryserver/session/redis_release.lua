@@ -1,5 +1,5 @@
--- name, epoch, now
-local name, epoch, now = unpack(ARGV, 2)
+-- name, epoch, now; of the event, if there is one: at, epoch, peer, instance, rest
+local name, epoch, now = unpack(ARGV, 2, 4)
 local box = key('box', name)
 local old = redis.call('HMGET', box, 'epoch', 'owner', 'adopted')
 if old[1] ~= epoch or not old[2] then
@@ -11,4 +11,7 @@ redis.call('HDEL', box, 'adopted', 'lost')
 redis.call('SREM', key('held', old[2]), name)
 redis.call('SREM', key('linked', (parts(name))), name)
 redis.call('ZADD', prefix .. 'seen', now, name)
+if ARGV[5] then
+  remember(name, unpack(ARGV, 5))
+end
 return 1

@@ -1,9 +1,9 @@
 """
 What instances say to each other through Redis: JSON objects, published to a channel of each incarnation.
 
-C{handOver} (C{from}, C{questions}: of each C{id}, C{account}, C{asset}, C{epoch}), C{answers} (C{answers}: of each
-C{id} and C{marks} or null), C{wake} (C{boxes}: pairs of account and asset). Redis keeps none of them for whoever is
-away.
+C{handOver} and C{disconnect} (C{from}, C{questions}: of each C{id}, C{account}, C{asset}, C{epoch}), C{answers}
+(C{answers}: of each C{id}, and C{marks} or null, or C{had}, a boolean), C{wake} (C{boxes}: pairs of account and asset).
+Redis keeps none of them for whoever is away.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -30,6 +30,9 @@ from binaryserver.session.redistext import escape
 from binaryserver.workers.channel import boxOf, marksFromJson, marksToJson
 
 _Marks = tuple[StreamMark, ...] | None
+
+_Answer = tuple[StreamMark, ...] | bool | None
+"""Marks of a handover; of a disconnection, whether there was such a link; L{None}: neither can be told."""
 
 _REPEAT = 1.0
 """s after which a question is asked again, as it or its answer may be lost."""
@@ -49,10 +52,11 @@ class _Question(NamedTuple):
     One that was asked, and is not answered.
     """
 
+    kind: str
     incarnation: str
     box: BoxKey
     linkEpoch: int
-    answer: Deferred[_Marks]
+    answer: Deferred[Any]
 
 
 @implementer(IPeers)
@@ -86,7 +90,7 @@ class RedisPeers:
         self._asked: dict[str, _Question] = {}
         # What others asked, by who and the id; None: not answered yet.
         self._answering: set[tuple[str, str]] = set()
-        self._answered: OrderedDict[tuple[str, str], _Marks] = OrderedDict()
+        self._answered: OrderedDict[tuple[str, str], _Answer] = OrderedDict()
         self._inbox: IInbox | None = None
         self._isFirst = True
         # From when on it is believed who is dead, s of the clock.
@@ -127,14 +131,23 @@ class RedisPeers:
         """
         See L{IPeers.handOver}.
         """
+        return self._question("handOver", incarnation, box, linkEpoch)
+
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{IPeers.disconnect}.
+        """
+        return self._question("disconnect", incarnation, box, linkEpoch)
+
+    def _question(self, kind: str, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[Any]:
         self._lastId += 1
         id_ = f"{self._origin}-{self._lastId}"
 
         def forget(_: object) -> None:
             self._asked.pop(id_, None)
 
-        answer: Deferred[_Marks] = Deferred(forget)
-        question = _Question(incarnation, box, linkEpoch, answer)
+        answer: Deferred[Any] = Deferred(forget)
+        question = _Question(kind, incarnation, box, linkEpoch, answer)
         self._asked[id_] = question
         self._ask(incarnation, [(id_, question)])
         return answer
@@ -162,12 +175,15 @@ class RedisPeers:
         self._call("PUBLISH", self._channel(incarnation), text).addErrback(lost)
 
     def _ask(self, incarnation: str, questions: Sequence[tuple[str, _Question]]) -> None:
-        for start in range(0, len(questions), _MOST_IN_ONE):
+        for kind in ("handOver", "disconnect"):
             said = [
                 {"id": id_, "account": one.box.account, "asset": one.box.asset, "epoch": one.linkEpoch}
-                for id_, one in questions[start : start + _MOST_IN_ONE]
+                for id_, one in questions
+                if one.kind == kind
             ]
-            self._publish(incarnation, "handOver", **{"from": self._incarnation}, questions=said)
+            for start in range(0, len(said), _MOST_IN_ONE):
+                part = said[start : start + _MOST_IN_ONE]
+                self._publish(incarnation, kind, **{"from": self._incarnation}, questions=part)
 
     def _repeat(self) -> None:
         """
@@ -227,28 +243,31 @@ class RedisPeers:
             boxes = [BoxKey(str(account), str(asset)) for account, asset in message["boxes"]]
             return lambda: inbox.wake(boxes)
         if kind == "answers":
-            answers = [(str(one["id"]), marksFromJson(one["marks"])) for one in message["answers"]]
+            answers = [(str(one["id"]), _fromJson(one)) for one in message["answers"]]
             return lambda: self._heard(answers)
-        if kind == "handOver":
+        if kind in ("handOver", "disconnect"):
             asker = str(message["from"])
             questions = [(str(one["id"]), boxOf(one), int(one["epoch"])) for one in message["questions"]]
-            return lambda: self._answerAll(inbox, asker, questions)
+            ask = inbox.handOver if kind == "handOver" else inbox.disconnect
+            return lambda: self._answerAll(ask, asker, questions)
         raise ValueError(f"kind {kind!r}")
 
-    def _heard(self, answers: Sequence[tuple[str, _Marks]]) -> None:
-        for id_, marks in answers:
+    def _heard(self, answers: Sequence[tuple[str, _Answer]]) -> None:
+        for id_, answer in answers:
             question = self._asked.pop(id_, None)
             if question is not None:
-                question.answer.callback(marks)
+                question.answer.callback(answer)
 
-    def _answerAll(self, inbox: IInbox, asker: str, questions: Sequence[tuple[str, BoxKey, int]]) -> None:
+    def _answerAll(
+        self, ask: Callable[[BoxKey, int], Any], asker: str, questions: Sequence[tuple[str, BoxKey, int]]
+    ) -> None:
         for id_, box, epoch in questions:
             place = (asker, id_)
             if place in self._answered:
                 self._say(asker, id_, self._answered[place])
             elif place not in self._answering:
                 self._answering.add(place)
-                settled = inbox.handOver(box, epoch)
+                settled: Deferred[_Answer] = maybeDeferred(ask, box, epoch)
                 settled.addErrback(self._unread).addCallback(self._settled, place)
 
     def _unread(self, failure: Failure) -> _Marks:
@@ -256,13 +275,18 @@ class RedisPeers:
         self.log.error("marks could not be read for a handover: {reason}", reason=failure.getErrorMessage())
         return None
 
-    def _settled(self, marks: _Marks, place: tuple[str, str]) -> None:
+    def _settled(self, answer: _Answer, place: tuple[str, str]) -> None:
         self._answering.discard(place)
-        self._answered[place] = marks
+        self._answered[place] = answer
         while len(self._answered) > _REMEMBERED:
             self._answered.popitem(last=False)
         if self._inbox is not None:
-            self._say(*place, marks)
+            self._say(*place, answer)
 
-    def _say(self, asker: str, id_: str, marks: _Marks) -> None:
-        self._publish(asker, "answers", answers=[{"id": id_, "marks": marksToJson(marks)}])
+    def _say(self, asker: str, id_: str, answer: _Answer) -> None:
+        said = {"had": answer} if isinstance(answer, bool) else {"marks": marksToJson(answer)}
+        self._publish(asker, "answers", answers=[{"id": id_, **said}])
+
+
+def _fromJson(answer: dict[str, Any]) -> _Answer:
+    return bool(answer["had"]) if "had" in answer else marksFromJson(answer["marks"])

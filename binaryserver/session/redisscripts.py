@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import NamedTuple
 
 from binaryserver.model import DRAW_BURST, EPOCH_2010_MS, KEPT_STREAMS, NO_QUEUE_MS, REMEMBERED_MS, RETRY_MS
+from binaryserver.session.boxrecords import KEPT_EVENTS
 from binaryserver.session.memorybox import EPOCH_KEPT_MS
 
 
@@ -35,13 +36,16 @@ _SESSIONS = (
     "fingerprints",
     "append",
     "draw",
+    "refused",
+    "list",
 )
-_MAILBOXES = ("put", "take", "progress", "remove", "due", "mailbox")
+_MAILBOXES = ("put", "take", "progress", "remove", "due", "mailbox", "record")
 _ERASING = ("erase", "purge")
 
 _CONSTANTS = (
-    "local KEPT_STREAMS, NO_QUEUE_MS, RETRY_MS, REMEMBERED_MS, EPOCH_2010_MS, EPOCH_KEPT_MS, DRAW_BURST = "
-    f"{KEPT_STREAMS}, {NO_QUEUE_MS}, {RETRY_MS}, {REMEMBERED_MS}, {EPOCH_2010_MS}, {EPOCH_KEPT_MS}, {DRAW_BURST}\n"
+    "local KEPT_STREAMS, NO_QUEUE_MS, RETRY_MS, REMEMBERED_MS, EPOCH_2010_MS, EPOCH_KEPT_MS, DRAW_BURST, KEPT_EVENTS = "
+    f"{KEPT_STREAMS}, {NO_QUEUE_MS}, {RETRY_MS}, {REMEMBERED_MS}, {EPOCH_2010_MS}, {EPOCH_KEPT_MS}, {DRAW_BURST}, "
+    f"{KEPT_EVENTS}\n"
 )
 
 

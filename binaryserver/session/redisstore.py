@@ -34,11 +34,13 @@ from binaryserver.model import (
     Take,
 )
 from binaryserver.plugins import BackEndContext
+from binaryserver.session.boxrecords import BoxEvent, BoxPage, BoxQuery, BoxRecord, RefusalNote, takenOver
 from binaryserver.session.memorystore import MAX_WORKERS, instanceOf
 from binaryserver.session.redischecks import checkServer, startChecked
 from binaryserver.session.redislink import RedisLink
 from binaryserver.session.redismail import RedisMailboxes, chunks, joined
 from binaryserver.session.redispeers import RedisPeers
+from binaryserver.session.redisrecords import RedisRecords, packEvent
 from binaryserver.session.redisscripts import loadScripts
 from binaryserver.session.redissettings import parseSpec
 from binaryserver.session.redistext import (
@@ -81,6 +83,7 @@ class RedisSessionStore:
         self._scripts = loadScripts()
         self._link = RedisLink(context.reactor, self._settings, context.option, tuple(self._scripts.values()))
         self._mailboxes = RedisMailboxes(self._script)
+        self._records = RedisRecords(self._script)
         self.warnings: tuple[str, ...] = ()
 
     def start(self) -> Deferred[None]:
@@ -201,13 +204,15 @@ class RedisSessionStore:
             int(clean),
             escape(attempt),
             most,
+            *packEvent(takenOver(nowMs, protocol, peer, incarnation, 0))[2:],
         ).addCallback(reading(claimed))
 
-    def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+    def release(self, box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None = None) -> Deferred[bool]:
         """
         See L{ISessionStore.release}.
         """
-        return self._script("release", boxName(box), linkEpoch, nowMs).addCallback(bool)
+        told = () if event is None else packEvent(event)
+        return self._script("release", boxName(box), linkEpoch, nowMs, *told).addCallback(bool)
 
     def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
         """
@@ -244,10 +249,45 @@ class RedisSessionStore:
         """
         See L{ISessionStore.accounts}.
         """
-        members = self._link.call("SMEMBERS", self._key("accounts", keyName(asset)))
+        return self._members("accounts", asset)
+
+    def _members(self, kind: str, asset: str) -> Deferred[tuple[str, ...]]:
+        members = self._link.call("SMEMBERS", self._key(kind, keyName(asset)))
         return members.addCallback(
             reading(lambda names: tuple(sorted(unescape(each.decode("ascii")) for each in names)))
         )
+
+    # For operators.
+
+    def listBoxes(self, query: BoxQuery, after: BoxKey | None, limit: int) -> Deferred[BoxPage]:
+        """
+        See L{ISessionStore.listBoxes}.
+        """
+        return self._records.listBoxes(query, after, limit)
+
+    def boxRecord(self, box: BoxKey) -> Deferred[BoxRecord | None]:
+        """
+        See L{ISessionStore.boxRecord}.
+        """
+        return self._records.boxRecord(box)
+
+    def links(self, account: str) -> Deferred[int]:
+        """
+        See L{ISessionStore.links}.
+        """
+        return self._link.call("SCARD", self._key("linked", keyName(account)))
+
+    def noteRefusals(self, refusals: Sequence[RefusalNote]) -> Deferred[None]:
+        """
+        See L{ISessionStore.noteRefusals}.
+        """
+        return self._records.noteRefusals(refusals)
+
+    def refusedAs(self, asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        See L{ISessionStore.refusedAs}.
+        """
+        return self._members("tried", asset)
 
     # Limits, and what is kept for how long.
 

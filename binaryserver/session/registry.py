@@ -18,7 +18,9 @@ from binaryserver.errors import StoreError, StoreNotAsked, StoreUnavailable
 from binaryserver.interfaces import IInbox, IPeers, ISessionStore
 from binaryserver.model import BoxKey, Claim, StreamMark
 from binaryserver.session.box import BoxSession
+from binaryserver.session.boxrecords import BoxEvent, EventKind
 from binaryserver.session.fingerprints import Fingerprints
+from binaryserver.session.reasons import Ending, Reason
 from binaryserver.session.releases import Releases
 from binaryserver.session.uplink import Uplink
 
@@ -58,6 +60,12 @@ class NoPeers:
         """
         See L{IPeers.wake}.
         """
+
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{IPeers.disconnect}.
+        """
+        return succeed(None)
 
 
 class Registry:
@@ -341,12 +349,35 @@ class Registry:
             box.link = None
             self._boxSettled(box)
 
-    def releaser(self, link: BoxLink) -> Callable[[], None]:
+    def releaser(self, link: BoxLink, reason: str, detail: str) -> Callable[[], None]:
         """
         What is to be done once the end of a link, which is now, is told.
+
+        @param reason: of presences, why it ended
+        @param detail: the same for a person to read; may be empty
         """
         key, linkEpoch, endedMs = link.box.key, link.linkEpoch, self._nowMs()
-        return lambda: self.releases.release(key, linkEpoch, endedMs)
+        event = BoxEvent(
+            EventKind.disconnected,
+            endedMs,
+            reason,
+            detail,
+            link.protocolName,
+            link.peer,
+            self._incarnation,
+            linkEpoch,
+        )
+        return lambda: self.releases.release(key, linkEpoch, endedMs, event)
+
+    def disconnect(self, key: BoxKey, linkEpoch: int) -> bool:
+        """
+        See L{IInbox.disconnect}.
+        """
+        box = self.boxes.get(key)
+        if box is None or box.link is None or box.link.linkEpoch != linkEpoch:
+            return False
+        box.link.end(Ending(Reason.closedByServer, "an operator disconnected it", isClean=True))
+        return True
 
     def _boxSettled(self, box: BoxSession) -> None:
         if box.link is not None:

@@ -12,9 +12,12 @@ from twisted.python.failure import Failure
 
 from binaryserver.interfaces import ISessionStore
 from binaryserver.model import BoxKey
+from binaryserver.session.boxrecords import BoxEvent
 
 _RETRY = 1.0
 _CHUNK = 200
+
+_Ended = tuple[BoxKey, int, int, BoxEvent]
 
 
 class Releases:
@@ -28,29 +31,29 @@ class Releases:
     def __init__(self, store: ISessionStore, clock: IReactorTime) -> None:
         self._store = store
         self._clock = clock
-        self._failed: deque[tuple[BoxKey, int, int]] = deque()
+        self._failed: deque[_Ended] = deque()
         self._isWaiting = False
         self.waiting = 0
         """Ends that the store has not noted yet."""
 
-    def release(self, box: BoxKey, linkEpoch: int, endedMs: int) -> None:
+    def release(self, box: BoxKey, linkEpoch: int, endedMs: int, event: BoxEvent) -> None:
         """
         The link of that epoch is gone.
 
         @param endedMs: Unix ms, since when
+        @param event: why
         """
         self.waiting += 1
-        self._release(box, linkEpoch, endedMs)
+        self._release(box, linkEpoch, endedMs, event)
 
-    def _release(self, box: BoxKey, linkEpoch: int, at: int) -> None:
-        released = self._store.release(box, linkEpoch, at)
-        released.addCallbacks(self._noted, self._notNoted, errbackArgs=(box, linkEpoch, at))
+    def _release(self, *ended: *_Ended) -> None:
+        self._store.release(*ended).addCallbacks(self._noted, self._notNoted, errbackArgs=ended)
 
     def _noted(self, _: bool) -> None:
         self.waiting -= 1
 
-    def _notNoted(self, failure: Failure, box: BoxKey, linkEpoch: int, at: int) -> None:
-        self._failed.append((box, linkEpoch, at))
+    def _notNoted(self, failure: Failure, *ended: *_Ended) -> None:
+        self._failed.append(ended)
         if not self._isWaiting:
             self._isWaiting = True
             self.log.warn("session store did not note a link's end: {reason}", reason=failure.getErrorMessage())

@@ -9,6 +9,7 @@ import sqlite3
 from binaryserver.model import BoxKey, Erased
 from binaryserver.session.fingerprints import SIZE
 from binaryserver.session.memorybox import epochKeptUntil
+from binaryserver.session.sqliteevents import forgetStrangers
 from binaryserver.session.sqlitefingerprints import fingerprints
 
 _LAPSED = """
@@ -32,9 +33,9 @@ def erase(connection: sqlite3.Connection, box: BoxKey, beforeMs: int | None = No
     if isConnected:
         return Erased(True, True, 0, 0, 0)
     prints = len(fingerprints(connection, box)) // SIZE
-    messages, streams, mailboxes, *_ = (
+    messages, streams, mailboxes, events, *_ = (
         connection.execute(f"DELETE FROM {table} WHERE account = ? AND asset = ?", box).rowcount
-        for table in ("messages", "marks", "mailboxes", "finished", "fingerprints", "boxes")
+        for table in ("messages", "marks", "mailboxes", "events", "strangers", "finished", "fingerprints", "boxes")
     )
     until = epochKeptUntil(epoch)
     if epoch >= 0 and (beforeMs is None or until >= beforeMs):
@@ -43,13 +44,14 @@ def erase(connection: sqlite3.Connection, box: BoxKey, beforeMs: int | None = No
             "last_seen) VALUES (?, ?, '', ?, 0, 0, '', '', 0, ?)",
             (*box, epoch, until),
         )
-    return Erased(bool(incarnation or streams or prints or mailboxes), False, messages, streams, prints)
+    return Erased(bool(incarnation or streams or prints or mailboxes or events), False, messages, streams, prints)
 
 
 def purge(connection: sqlite3.Connection, beforeMs: int, limit: int) -> int:
     """
     See L{binaryserver.interfaces.ISessionStore.purge}.
     """
+    forgetStrangers(connection, beforeMs)
     lapsed = connection.execute(_LAPSED, (beforeMs, limit)).fetchall()
     for account, asset in lapsed:
         erase(connection, BoxKey(account, asset), beforeMs)

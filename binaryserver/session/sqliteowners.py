@@ -27,7 +27,8 @@ from binaryserver.model import (
     Owner,
     StreamMark,
 )
-from binaryserver.session import sqliteleases
+from binaryserver.session import sqliteevents, sqliteleases
+from binaryserver.session.boxrecords import BoxEvent, RefusalNote, takenOver
 from binaryserver.session.memorystore import MAY_CLAIM
 
 SCHEMA = """
@@ -93,18 +94,21 @@ def claim(
         box,
     ).fetchone()
     if row is not None and row[5] == attempt:
-        return Claim(row[1], _decodeOwner(row[6]), marks(connection, box), _decodeSession(row[4]))
+        return Claim(row[1], _decodeOwner(row[6]), marks(connection, box), decodeSession(row[4]))
     isConnected = row is not None and bool(row[2])
     if most and not isConnected and _isFull(connection, box.account, most):
         raise AccountFull(f"{most} boxes of {box.account} are connected already")
     previous = None if row is None or not row[0] else Owner(row[0], row[1], isConnected, row[3])
     text = None if row is None or clean else row[4]
     epoch = max(row[1] + 1 if row is not None else 0, nowMs - EPOCH_2010_MS)
+    if isConnected:
+        sqliteevents.remember(connection, box, takenOver(nowMs, protocol, peer, incarnation, epoch))
+    sqliteevents.welcome(connection, box)
     connection.execute(
         "INSERT OR REPLACE INTO boxes VALUES (?, ?, ?, ?, 1, 0, ?, ?, ?, ?, ?, ?, ?, NULL, NULL)",
         (*box, incarnation, epoch, protocol, peer, nowMs, nowMs, text, attempt, json.dumps(previous)),
     )
-    return Claim(epoch, previous, marks(connection, box), _decodeSession(text))
+    return Claim(epoch, previous, marks(connection, box), decodeSession(text))
 
 
 def _isFull(connection: sqlite3.Connection, account: str, most: int) -> bool:
@@ -115,11 +119,38 @@ def _isFull(connection: sqlite3.Connection, account: str, most: int) -> bool:
     return last.fetchone() is not None
 
 
+def release(connection: sqlite3.Connection, box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None) -> bool:
+    """
+    See L{binaryserver.interfaces.ISessionStore.release}.
+    """
+    isLatest = update(
+        connection,
+        "UPDATE boxes SET connected = 0, listening = 0, last_seen = ?, adopted = NULL, lost = NULL "
+        "WHERE account = ? AND asset = ? AND epoch = ? AND incarnation <> ''",
+        (nowMs, *box, linkEpoch),
+    )
+    if isLatest and event is not None:
+        sqliteevents.remember(connection, box, event)
+    return isLatest
+
+
+def noteRefusals(connection: sqlite3.Connection, refusals: Sequence[RefusalNote]) -> None:
+    """
+    See L{binaryserver.interfaces.ISessionStore.noteRefusals}.
+    """
+    for box, _, isBox in refusals:
+        if isBox:
+            noteStray(connection, box)
+    sqliteevents.noteRefusals(connection, refusals)
+
+
 def restore(connection: sqlite3.Connection, incarnation: str, links: Sequence[LinkState]) -> list[bool]:
     """
     See L{binaryserver.interfaces.ISessionStore.restore}.
     """
     commitMarks(connection, [MarkUpdate(link.box, *mark) for link in links for mark in link.marks])
+    for link in links:
+        sqliteevents.welcome(connection, link.box)
     return [
         update(
             connection,
@@ -198,7 +229,10 @@ def _decodeOwner(text: str | None) -> Owner | None:
     return None if values is None else Owner(*values)
 
 
-def _decodeSession(text: str | None) -> MqttSession | None:
+def decodeSession(text: str | None) -> MqttSession | None:
+    """
+    The opposite of L{encodeSession}.
+    """
     if text is None:
         return None
     try:

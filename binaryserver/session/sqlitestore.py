@@ -37,19 +37,22 @@ from binaryserver.plugins import BackEndContext
 from binaryserver.session import (
     sqlitebuckets,
     sqliteerasing,
+    sqliteevents,
     sqlitefingerprints,
     sqliteleases,
     sqlitemailbox,
     sqliteowners,
+    sqliterecords,
 )
+from binaryserver.session.boxrecords import BoxEvent, BoxPage, BoxQuery, BoxRecord, RefusalNote
 from binaryserver.sqlitelog import deleteForGood, emptyLog
 from binaryserver.sqlitethread import Job, SqliteThread, isLocked
 
 # Of the tables of all parts; counts up with each change of them.
-_VERSION = 6
+_VERSION = 7
 
 _SCHEMA = "".join(
-    part.SCHEMA for part in (sqliteowners, sqliteleases, sqlitemailbox, sqlitefingerprints, sqlitebuckets)
+    part.SCHEMA for part in (sqliteowners, sqliteevents, sqliteleases, sqlitemailbox, sqlitefingerprints, sqlitebuckets)
 )
 
 
@@ -148,16 +151,11 @@ class SqliteSessionStore:
         """
         return self._call(sqliteowners.claim, box, incarnation, protocol, peer, nowMs, clean, attempt, most)
 
-    def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+    def release(self, box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None = None) -> Deferred[bool]:
         """
         See L{ISessionStore.release}.
         """
-        return self._call(
-            sqliteowners.update,
-            "UPDATE boxes SET connected = 0, listening = 0, last_seen = ?, adopted = NULL, lost = NULL "
-            "WHERE account = ? AND asset = ? AND epoch = ? AND incarnation <> ''",
-            (nowMs, *box, linkEpoch),
-        )
+        return self._call(sqliteowners.release, box, linkEpoch, nowMs, event)
 
     def restore(self, incarnation: str, links: Sequence[LinkState]) -> Deferred[list[bool]]:
         """
@@ -176,6 +174,36 @@ class SqliteSessionStore:
         See L{ISessionStore.accounts}.
         """
         return self._call(sqliteowners.accounts, asset)
+
+    def listBoxes(self, query: BoxQuery, after: BoxKey | None, limit: int) -> Deferred[BoxPage]:
+        """
+        See L{ISessionStore.listBoxes}.
+        """
+        return self._call(sqliterecords.listBoxes, query, after, limit)
+
+    def boxRecord(self, box: BoxKey) -> Deferred[BoxRecord | None]:
+        """
+        See L{ISessionStore.boxRecord}.
+        """
+        return self._call(sqliterecords.boxRecord, box)
+
+    def links(self, account: str) -> Deferred[int]:
+        """
+        See L{ISessionStore.links}.
+        """
+        return self._call(sqliterecords.links, account)
+
+    def noteRefusals(self, refusals: Sequence[RefusalNote]) -> Deferred[None]:
+        """
+        See L{ISessionStore.noteRefusals}.
+        """
+        return self._call(sqliteowners.noteRefusals, refusals)
+
+    def refusedAs(self, asset: str) -> Deferred[tuple[str, ...]]:
+        """
+        See L{ISessionStore.refusedAs}.
+        """
+        return self._call(sqliteevents.refusedAs, asset)
 
     def draw(self, draws: Sequence[Draw]) -> Deferred[list[float]]:
         """

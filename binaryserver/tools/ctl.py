@@ -1,6 +1,7 @@
 """
-C{binaryserver-ctl}: asks a gateway over its HTTP side, sends messages to boxes, tells what changed in the directory,
-erases boxes, hashes their secrets, drains instances, changes what they log, checks their configuration, makes topics.
+C{binaryserver-ctl}: asks a gateway over its HTTP side, lists and explains boxes, sends them messages, disconnects and
+erases them, tells what changed in the directory, hashes their secrets, drains instances, changes what they log, checks
+their configuration, and makes topics.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 from binaryserver.bus.topics import DEFAULT_PREFIX, Topics
 from binaryserver.secretvalues import holdsSecret
 from binaryserver.tools import (
+    ctl_box,
+    ctl_boxes,
     ctl_config,
     ctl_control,
     ctl_directory,
@@ -35,13 +38,17 @@ def makeParser() -> argparse.ArgumentParser:
     """
     parser = argparse.ArgumentParser(
         prog="binaryserver-ctl",
-        description="See what a binaryserver gateway publishes, send messages to its boxes, tell it what changed in "
-        "the directory, erase boxes, hash their secrets, and prepare its bus.",
+        description="See what a binaryserver gateway publishes, list its boxes and say why one is offline, send them "
+        "messages, disconnect and erase them, hash their secrets, tell what changed in the directory, prepare the bus.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _addTail(commands)
     _addSend(commands)
     _addDirectory(commands)
+    _addBoxes(commands)
+    _addShow(commands)
+    _addExplain(commands)
+    _addDisconnect(commands)
     _addErase(commands)
     _addDrain(commands)
     _addLogs(commands)
@@ -129,6 +136,67 @@ def _addDirectory(commands: _Commands) -> None:
     changed.add_argument("asset", nargs="?", default="", metavar="ASSET", help="its box [the account itself]")
     addHttpOptions(changed)
     changed.set_defaults(run=ctl_directory.run)
+
+
+def _addBoxes(commands: _Commands) -> None:
+    boxes = commands.add_parser(
+        "boxes",
+        help="list the boxes",
+        description="List the boxes that were ever connected, by account and asset. Any gateway answers for all.",
+    )
+    boxes.add_argument("--account", default="", metavar="A", help="only this account's")
+    boxes.add_argument("--prefix", default="", metavar="P", help="only those whose asset begins with P")
+    boxes.add_argument("--state", default="", choices=["connected", "disconnected"], help="only those")
+    boxes.add_argument("--limit", type=_positive, metavar="N", help="no more than N")
+    boxes.add_argument("--after", default="", metavar="ACCOUNT/ASSET", help="only those behind this one")
+    boxes.add_argument("--json", action="store_true", help="one JSON object a line")
+    addHttpOptions(boxes)
+    boxes.set_defaults(run=ctl_boxes.run)
+
+
+def _addShow(commands: _Commands) -> None:
+    show = commands.add_parser(
+        "show",
+        help="show what is kept of a box",
+        description="Show what is kept of a box: its link and its owner, how far its tracks are durable, its MQTT "
+        "session, what waits for it, and its last events.",
+    )
+    _addBox(show, "print it as one JSON object")
+    show.set_defaults(run=ctl_box.show)
+
+
+def _addExplain(commands: _Commands) -> None:
+    explain = commands.add_parser(
+        "explain",
+        help="say why a box is offline",
+        description="Say why a box is offline, and what to do: how its last links ended, why it was refused, what "
+        "was last heard of it, and what the directory says of it.",
+    )
+    _addBox(explain, "print it as one JSON object")
+    explain.set_defaults(run=ctl_box.explain)
+
+
+def _addDisconnect(commands: _Commands) -> None:
+    disconnect = commands.add_parser(
+        "disconnect",
+        help="close a box's link",
+        description="Close the link that a box has now, whichever gateway has it. The box may come back: revoke it in "
+        "the directory to keep it out. Exit status: 0 closed; 1 not; 3 not known, as there was no answer in time.",
+    )
+    _addBox(disconnect, "print the gateway's answer as one JSON object")
+    disconnect.set_defaults(run=ctl_box.disconnect)
+
+
+def _addBox(command: argparse.ArgumentParser, json: str) -> None:
+    """
+    What commands on one box have.
+
+    @param json: what C{--json} is for
+    """
+    command.add_argument("asset", metavar="ASSET", help="the box")
+    command.add_argument("--account", default="", metavar="A", help="whose box it is [the only one that was heard of]")
+    command.add_argument("--json", action="store_true", help=json)
+    addHttpOptions(command)
 
 
 def _addErase(commands: _Commands) -> None:

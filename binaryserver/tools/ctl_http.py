@@ -29,7 +29,7 @@ TOKEN_FILE_VARIABLE = "BINARYSERVER_CTL_TOKEN_FILE"
 
 _MAX_READ = 65_536
 """bytes"""
-_MAX_ANSWER = 65_536
+_MAX_ANSWER = 262_144
 """bytes read of an answer that is one object"""
 
 
@@ -188,6 +188,7 @@ def ask(
     body: object = None,
     expected: int = 200,
     timeout: float = 20.0,
+    accept: str = "",
 ) -> Answer:
     """
     Ask a gateway; no proxy stands in between, whatever the environment says.
@@ -198,6 +199,7 @@ def ask(
     @param body: to be sent as JSON; L{None}: there is none
     @param expected: the status of an answer that is none of an error
     @param timeout: s for the connection, and for the answer's head
+    @param accept: the media type of the answer; empty: the usual one
     @raise AskFailed: there is no such answer
     """
     http, wasSent = side.url, False
@@ -211,6 +213,8 @@ def ask(
         if arguments:
             target += f"?{urlencode(arguments)}"
         content = None if body is None else json.dumps(body)
+        if accept:
+            headers["Accept"] = accept
         if body is not None:
             headers["Content-Type"] = "application/json"
         wasSent = True

@@ -1,12 +1,13 @@
 """
 What the parent and a worker say to each other: JSON objects, one a line, over a pair of pipes.
 
-Parent to worker: C{start} (once: what to be), C{stop}, C{handOver} (C{id}, C{account}, C{asset}, C{epoch}), C{answer}
-(C{id}, C{marks} or null), C{wake} (C{boxes}: account and asset of each), C{logs} (C{levels}, by namespace), C{reload}
-(C{settings}: those that can change), C{metrics} (C{id}). Worker to parent: C{started}, C{failed} (C{option},
-C{message}), C{handOver} (C{id}, C{incarnation} and the rest), C{answer} (C{id}, C{marks}), C{wake} (C{incarnation},
-C{boxes}), C{health} (C{checks}: by their names, whether it is well and a sentence), C{metrics} (C{id}, C{families}: see
-L{binaryserver.metrics.families.toJson}), C{drained} (C{status}).
+Parent to worker: C{start} (once: what to be), C{stop}, C{handOver} and C{disconnect} (C{id}, C{account}, C{asset},
+C{epoch}), C{answer} (C{id}, C{answer}: marks or null of the one, a boolean or null of the other), C{wake} (C{boxes}:
+account and asset of each), C{logs} (C{levels}, by namespace), C{reload} (C{settings}: those that can change),
+C{metrics} (C{id}). Worker to parent: C{started}, C{failed} (C{option}, C{message}), C{handOver} and C{disconnect}
+(C{id}, C{incarnation} and the rest), C{answer}, C{wake} (C{incarnation}, C{boxes}), C{health} (C{checks}: by their
+names, whether it is well and a sentence), C{metrics} (C{id}, C{families}: see L{binaryserver.metrics.families.toJson}),
+C{drained} (C{status}).
 """
 
 from __future__ import annotations

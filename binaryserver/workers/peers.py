@@ -32,7 +32,7 @@ class ParentPeers:
         @param send: of the channel to the parent
         """
         self._send = send
-        self._asked: dict[int, Deferred[_Marks]] = {}
+        self._asked: dict[int, Deferred[Any]] = {}
         self._lastId = 0
         self._inbox: IInbox | None = None
 
@@ -55,15 +55,25 @@ class ParentPeers:
         """
         See L{IPeers.handOver}.
         """
+        asked: Deferred[Any] = self._ask("handOver", incarnation, box, linkEpoch)
+        return asked.addCallback(marksFromJson)
+
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{IPeers.disconnect}.
+        """
+        return self._ask("disconnect", incarnation, box, linkEpoch)
+
+    def _ask(self, kind: str, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[Any]:
         self._lastId += 1
         id_ = self._lastId
 
         def forget(_: object) -> None:
             self._asked.pop(id_, None)
 
-        answer: Deferred[_Marks] = Deferred(forget)
+        answer: Deferred[Any] = Deferred(forget)
         self._asked[id_] = answer
-        self._send("handOver", id=id_, incarnation=incarnation, account=box.account, asset=box.asset, epoch=linkEpoch)
+        self._send(kind, id=id_, incarnation=incarnation, account=box.account, asset=box.asset, epoch=linkEpoch)
         return answer
 
     def wake(self, incarnation: str, boxes: Sequence[BoxKey]) -> None:
@@ -81,10 +91,13 @@ class ParentPeers:
         if kind == "answer":
             self._answered(message)
         elif self._inbox is None:
-            if kind == "handOver":
-                self._send("answer", id=message["id"], marks=None)
+            if kind in ("handOver", "disconnect"):
+                self._send("answer", id=message["id"], answer=None)
         elif kind == "handOver":
             self._askedFor(message, self._inbox)
+        elif kind == "disconnect":
+            had = self._inbox.disconnect(boxOf(message), message["epoch"])
+            self._send("answer", id=message["id"], answer=had)
         elif kind == "wake":
             self._inbox.wake([BoxKey(*box) for box in message["boxes"]])
 
@@ -94,7 +107,7 @@ class ParentPeers:
         """
         answer = self._asked.pop(message["id"], None)
         if answer is not None:
-            answer.callback(marksFromJson(message["marks"]))
+            answer.callback(message["answer"])
 
     def _askedFor(self, message: dict[str, Any], inbox: IInbox) -> None:
         """
@@ -102,7 +115,7 @@ class ParentPeers:
         """
 
         def answer(marks: _Marks) -> None:
-            self._send("answer", id=message["id"], marks=marksToJson(marks))
+            self._send("answer", id=message["id"], answer=marksToJson(marks))
 
         def failed(failure: Failure) -> None:
             # Nothing is in flight here any more; that the marks could not be read is for the asker to mend.

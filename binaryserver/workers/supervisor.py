@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import partial
 from typing import Any
 
 from twisted.internet.defer import Deferred, DeferredList, succeed
@@ -20,9 +21,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from binaryserver.errors import ConfigError
+from binaryserver.model import BoxKey
 from binaryserver.ops.health import Check, merged
 from binaryserver.ops.logs import levelTexts
 from binaryserver.service import Component, ListeningService
+from binaryserver.session.registry import NoPeers
 from binaryserver.workers.channel import Channel
 from binaryserver.workers.polling import Polling
 
@@ -54,7 +57,7 @@ class Worker:
     """
     One slot, and the process in it.
 
-    @ivar asked: questions under way at this worker: by their id there, who asked and his id
+    @ivar asked: questions under way at this worker: by their id there, who asked (L{None}: we), and who is to be told
     @ivar health: what it last said of itself
     @ivar heardAt: s of the reactor's clock, when
     @ivar isLeaving: it was asked to drain, and is to be started again
@@ -72,7 +75,7 @@ class Worker:
     restart: IDelayedCall | None = None
     ended: Deferred[None] | None = None
     exitStatus: int | None = None
-    asked: dict[int, tuple[Worker, int]] = field(default_factory=dict)
+    asked: dict[int, tuple[Worker | None, Callable[[Any], None]]] = field(default_factory=dict)
     health: Mapping[str, Check] = field(default_factory=dict)
     heardAt: float = 0.0
     isLeaving: bool = False
@@ -141,6 +144,22 @@ class _PipeTransport:
         """
         with suppress(KeyError):
             self._process.closeChildFD(3)
+
+
+class WorkerPeers(NoPeers):
+    """
+    The workers, as the parent's own HTTP side reaches them where the session store knows no way.
+
+    @ivar supervisor: of the workers
+    """
+
+    supervisor: Supervisor
+
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{binaryserver.interfaces.IPeers.disconnect}.
+        """
+        return self.supervisor.disconnect(incarnation, box, linkEpoch)
 
 
 class Supervisor(Component):
@@ -270,16 +289,16 @@ class Supervisor(Component):
         elif kind == "health":
             worker.health = {name: Check(*check) for name, check in message["checks"].items()}
             worker.heardAt = self._reactor.seconds()
-        elif kind == "handOver":
-            self._handOver(worker, message)
+        elif kind in ("handOver", "disconnect"):
+            self._ask(message, worker, partial(self._answer, worker, message["id"]))
         elif kind == "wake":
             self._wake(message)
         elif kind == "metrics":
             self.polling.answered(str(worker.index), message)
         elif kind == "answer":
-            asker = worker.asked.pop(message["id"], None)
-            if asker is not None:
-                self._answer(*asker, message["marks"])
+            asked = worker.asked.pop(message["id"], None)
+            if asked is not None:
+                asked[1](message["answer"])
 
     def drainWorker(self, instance: str) -> bool:
         """
@@ -329,7 +348,25 @@ class Supervisor(Component):
             "workers": Check(bool(running) and not silent, detail),
         }
 
-    def _handOver(self, asker: Worker, message: dict[str, Any]) -> None:
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        """
+        See L{binaryserver.interfaces.IPeers.disconnect}, of the workers.
+        """
+        done: Deferred[bool | None] = Deferred(lambda _: None)
+        message = {"kind": "disconnect", "incarnation": incarnation, **box._asdict(), "epoch": linkEpoch}
+
+        def answered(answer: Any) -> None:
+            # Nobody may wait any more.
+            if not done.called:
+                done.callback(answer)
+
+        self._ask(message, None, answered)
+        return done
+
+    def _ask(self, message: dict[str, Any], asker: Worker | None, answered: Callable[[Any], None]) -> None:
+        """
+        Pass a question on to the worker that is meant; L{None} is the answer of one that is gone.
+        """
         for worker in self.workers:
             if worker.incarnation == message["incarnation"] and worker.state in (
                 WorkerState.starting,
@@ -337,26 +374,26 @@ class Supervisor(Component):
                 WorkerState.stopping,
             ):
                 self._nextQuestion += 1
-                worker.asked[self._nextQuestion] = (asker, message["id"])
+                worker.asked[self._nextQuestion] = (asker, answered)
                 assert worker.channel is not None
                 worker.channel.send(
-                    "handOver",
+                    message["kind"],
                     id=self._nextQuestion,
                     account=message["account"],
                     asset=message["asset"],
                     epoch=message["epoch"],
                 )
                 return
-        self._answer(asker, message["id"], None)
+        answered(None)
 
     def _wake(self, message: dict[str, Any]) -> None:
         for worker in self.workers:
             if worker.incarnation == message["incarnation"] and worker.channel is not None:
                 worker.channel.send("wake", boxes=message["boxes"])
 
-    def _answer(self, asker: Worker, id_: int, marks: Any) -> None:
+    def _answer(self, asker: Worker, id_: int, answer: Any) -> None:
         if asker.channel is not None:
-            asker.channel.send("answer", id=id_, marks=marks)
+            asker.channel.send("answer", id=id_, answer=answer)
 
     def workerEnded(self, worker: Worker, reason: Failure) -> None:
         """
@@ -364,8 +401,8 @@ class Supervisor(Component):
         """
         worker.channel = None
         asked, worker.asked = worker.asked, {}
-        for asker, id_ in asked.values():
-            self._answer(asker, id_, None)
+        for _, answered in asked.values():
+            answered(None)
         for other in self.workers:
             # Its successor numbers its questions from 1 again: what this one asked is not to answer them.
             other.asked = {number: by for number, by in other.asked.items() if by[0] is not worker}

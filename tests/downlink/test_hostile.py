@@ -16,6 +16,7 @@ from binaryserver.interfaces import IBusConsumer
 from binaryserver.model import BoxKey, MailboxEntry, MailboxLimits, StoredRecord
 from binaryserver.plugins import BackEndContext
 from binaryserver.service import GatewayService
+from binaryserver.session.boxrecords import BoxEvent
 from binaryserver.session.membership import Membership
 from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.session.registry import NoPeers
@@ -262,10 +263,10 @@ class ReleaseAwayStore(MemorySessionStore):
         MemorySessionStore.__init__(self, "memory:", BackEndContext(HandReactor(), "--test"))
         self.isReleaseAway = False
 
-    def release(self, box: BoxKey, linkEpoch: int, nowMs: int) -> Deferred[bool]:
+    def release(self, box: BoxKey, linkEpoch: int, nowMs: int, event: BoxEvent | None = None) -> Deferred[bool]:
         if self.isReleaseAway:
             return fail(StoreUnavailable("away"))
-        return MemorySessionStore.release(self, box, linkEpoch, nowMs)
+        return MemorySessionStore.release(self, box, linkEpoch, nowMs, event)
 
 
 class LinkTests(SynchronousTestCase):

@@ -79,6 +79,7 @@ class AskTests(SynchronousTestCase):
         """
         for given_, expiresAt in (
             ({"expires_at": NOW + 5}, NOW + 5),
+            ({"expires_at": float(NOW + 5)}, NOW + 5),
             ({"expires_at": str(NOW - 5)}, NOW - 5),
             ({"expires_in": 0.0001}, NOW + 1),
             ({"expires_in": 60}, NOW + 60_000),

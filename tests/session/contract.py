@@ -34,6 +34,7 @@ from tests.session.contract_limits import DrawContractMixin, MostContractMixin
 from tests.session.contract_mailbox import PutContractMixin, TakeContractMixin
 from tests.session.contract_owners import AdoptContractMixin, RestoreContractMixin
 from tests.session.contract_ownership import OwnershipContractMixin
+from tests.session.contract_records import EventContractMixin, ListContractMixin
 from tests.session.contract_sequences import SequencesContractMixin
 
 __all__ = ["BOX", "NOW", "OTHER", "DurableSessionStoreContractMixin", "SessionStoreContractMixin", "reactor"]
@@ -55,6 +56,8 @@ class SessionStoreContractMixin(
     DrawContractMixin,
     EraseContractMixin,
     PurgeContractMixin,
+    ListContractMixin,
+    EventContractMixin,
     SequencesContractMixin,
 ):
     """

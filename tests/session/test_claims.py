@@ -233,6 +233,9 @@ class LocalPeers:
         if incarnation in self.inboxes:
             self.inboxes[incarnation].wake(boxes)
 
+    def disconnect(self, incarnation: str, box: BoxKey, linkEpoch: int) -> Deferred[bool | None]:
+        return succeed(self.inboxes[incarnation].disconnect(box, linkEpoch) if incarnation in self.inboxes else None)
+
 
 class ClaimTests(SynchronousTestCase):
     """

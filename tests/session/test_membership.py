@@ -12,6 +12,7 @@ from binaryserver.interfaces import IPeers
 from binaryserver.model import BoxKey, Orphan, Renewal
 from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
+from binaryserver.session.boxrecords import EventKind
 from binaryserver.session.membership import Membership
 from binaryserver.session.memorystore import MemorySessionStore
 from tests.harness import ASSET, NOW_MS, Box, HandBus, HandReactor, World
@@ -113,7 +114,7 @@ class DeathTests(SynchronousTestCase):
         Its boxes that do not come back are told disconnected, once, within 30 s, under an epoch above all of theirs.
         """
         all_ = Instances(3)
-        all_.worlds["i0@1"].box()
+        lost = all_.worlds["i0@1"].box().link.linkEpoch
         all_.frozen.add("i0@1")
         all_.wait(9)
         self.assertEqual(all_.presences(), [("connect", 0)])
@@ -124,6 +125,11 @@ class DeathTests(SynchronousTestCase):
         event = all_.bus.events("presences")[-1]
         self.assertEqual((event.presence.reason, event.presence.peer_address), ("SERVER_SHUTDOWN", "192.0.2.7"))
         self.assertIn("i0@1 died", event.presence.detail)
+        record = self.successResultOf(all_.store.boxRecord(BOX))
+        assert record is not None
+        ((kind, _, reason, detail, _, peer, instance, epoch, *_),) = record.events
+        told = (EventKind.disconnected, "SERVER_SHUTDOWN", event.presence.detail, "192.0.2.7", "i0@1", lost)
+        self.assertEqual((kind, reason, detail, peer, instance, epoch), told)
         all_.wait(60)
         self.assertEqual(len(all_.presences()), 2)
 

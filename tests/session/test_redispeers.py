@@ -36,6 +36,14 @@ class Inbox:
         self.asked: list[tuple[BoxKey, int, Deferred[tuple[StreamMark, ...]]]] = []
         self.woken: list[BoxKey] = []
         self.allWoken = 0
+        self.disconnected: list[tuple[BoxKey, int]] = []
+
+    def disconnect(self, box: BoxKey, linkEpoch: int) -> bool:
+        """
+        See L{IInbox.disconnect}: there are links of box-1 only.
+        """
+        self.disconnected.append((box, linkEpoch))
+        return box == BOX
 
     def handOver(self, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
         """
@@ -104,6 +112,23 @@ class RedisPeersTests(RedisTestCase):
         self.assertEqual(await answers[1], ())
         inbox.asked[0][2].callback(MARKS)
         self.assertEqual(await answers[0], MARKS)
+
+    async def test_disconnect(self) -> None:
+        """
+        It is told whether there was such a link; an answer that was lost is told again, not found out again.
+        """
+        spec = self.sharedSpec()
+        (a, _), (b, inbox) = [await self.instance(spec, name) for name in ("a@1", "b@1")]
+        self.assertEqual(await gatherResults([a.disconnect("b@1", box, 2**52) for box in (BOX, OTHER)]), [True, False])
+        self.assertEqual(inbox.disconnected, [(BOX, 2**52), (OTHER, 2**52)])
+        inbox.disconnected.clear()
+        self.assertIsNone(await a.disconnect("never@1", BOX, 7))
+        self.patch(b, "_say", lambda asker, id_, answer: None)
+        answer = a.disconnect("b@1", BOX, 8)
+        await self.until("asked", inbox.disconnected)
+        self.patch(b, "_say", RedisPeers._say.__get__(b))
+        self.assertIs(await answer, True)
+        self.assertEqual(inbox.disconnected, [(BOX, 8)])
 
     async def test_askedAgain(self) -> None:
         """

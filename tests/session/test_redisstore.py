@@ -27,9 +27,11 @@ from binaryserver.model import (
 )
 from binaryserver.plugins import BackEndContext, createBackEnd
 from binaryserver.session import redisstore
+from binaryserver.session.boxrecords import RefusalNote
 from binaryserver.session.redisstore import RedisSessionStore
 from tests.session.contract import DurableSessionStoreContractMixin
 from tests.session.contract_base import BOX, LIMITS, NOW, OTHER, messageFor, reactor
+from tests.session.contract_records import REFUSED
 from tests.session.redisrig import RedisTestCase
 
 
@@ -157,6 +159,7 @@ class RedisSessionStoreTests(RedisTestCase):
         store = await self.startedStore(self.spec)
         boxes = [BoxKey("acme", name) for name in ("secret", "stays")]
         for box in boxes:
+            await store.noteRefusals([RefusalNote(box, REFUSED._replace(detail="revoked"), False)])
             await store.claim(box, "z@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
             await store.claim(box, "a@1", "md30", "192.0.2.1", NOW, False, uuid4().hex)
         for adopter, dead in (("b@1", "a@1"), ("c@1", "b@1"), ("d@1", "c@1")):
@@ -174,6 +177,7 @@ class RedisSessionStoreTests(RedisTestCase):
         connected = await self.everything(store)
         naming = {key.partition(":")[0] for key, text in connected.items() if "secret" in key + text}
         kinds = {"box", "mail", "queue", "finished", "fingerprints", "due", "held", "linked", "accounts"}
+        kinds |= {"names", "events", "tried"}
         self.assertEqual(naming, kinds)
         await store.release(boxes[0], state.linkEpoch, NOW)
         self.assertEqual(await store.erase(boxes[0]), Erased(True, False, 3, 1, 1))

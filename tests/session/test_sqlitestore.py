@@ -382,7 +382,7 @@ class SqliteSessionStoreTests(TestCase):
             error = await self.errorOf(store.start(), ConfigError)
             self.assertEqual(
                 str(error),
-                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 6: "
+                f"--sessions: {self.path}: its schema is of version {version}, but this release needs 7: "
                 "move the file away",
             )
 
@@ -403,7 +403,7 @@ class SqliteSessionStoreTests(TestCase):
         """
         await gatherResults([Deferred.fromCoroutine(self.startStore()) for _ in range(8)])
         with closing(sqlite3.connect(self.path)) as connection:
-            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (6,))
+            self.assertEqual(connection.execute("PRAGMA user_version").fetchone(), (7,))
 
     async def test_badFiles(self) -> None:
         """
@@ -437,7 +437,17 @@ class ModelTests(SynchronousTestCase):
         """
         Whatever is done in whatever order, the store answers as plain dicts do.
         """
-        tables = ("boxes", "marks", "fingerprints", "workers", "mailboxes", "messages", "finished", "buckets")
+        tables: tuple[str, ...] = (
+            "boxes",
+            "marks",
+            "fingerprints",
+            "workers",
+            "mailboxes",
+            "messages",
+            "finished",
+            "buckets",
+        )
+        tables += ("events", "strangers")
         self.connection.executescript("".join(f"DELETE FROM {table};" for table in tables))
         answer: Any = None
 

@@ -61,7 +61,7 @@ class ChannelTests(SynchronousTestCase):
         Messages are the same however the pipe cuts them.
         """
         self.channel.send("started")
-        self.channel.send("answer", id=1, marks=marksToJson(MARKS))
+        self.channel.send("answer", id=1, answer=marksToJson(MARKS))
         data = self.transport.value()
         expected = [json.loads(line) for line in data.splitlines()]
         for size in (1, 2, 7, len(data)):
@@ -135,10 +135,10 @@ class ParentPeersTests(SynchronousTestCase):
             {"incarnation": "w-1@aa", "account": "acme", "asset": "box-1", "epoch": 7},
         )
         self.assertNotEqual(fields["id"], other["id"])
-        self.peers.received({"kind": "answer", "id": other["id"], "marks": None})
+        self.peers.received({"kind": "answer", "id": other["id"], "answer": None})
         self.assertNoResult(first)
         self.assertIsNone(self.successResultOf(second))
-        self.peers.received({"kind": "answer", "id": fields["id"], "marks": marksToJson(MARKS)})
+        self.peers.received({"kind": "answer", "id": fields["id"], "answer": marksToJson(MARKS)})
         self.assertEqual(self.successResultOf(first), MARKS)
 
     def test_late(self) -> None:
@@ -151,7 +151,7 @@ class ParentPeersTests(SynchronousTestCase):
         asked = self.peers.handOver("w-1@aa", BOX, 8)
         for _, fields in self.sent:
             for _ in range(2):
-                self.peers.received({"kind": "answer", "id": fields["id"], "marks": []})
+                self.peers.received({"kind": "answer", "id": fields["id"], "answer": []})
         self.assertEqual(self.successResultOf(asked), ())
 
     def test_asked(self) -> None:
@@ -163,7 +163,7 @@ class ParentPeersTests(SynchronousTestCase):
         self.peers.received(QUESTION)
         self.assertEqual((inbox.asked, self.sent), ([(BOX, 9)], []))
         inbox.answer.callback(MARKS)
-        self.assertEqual(self.sent, [("answer", {"id": 5, "marks": marksToJson(MARKS)})])
+        self.assertEqual(self.sent, [("answer", {"id": 5, "answer": marksToJson(MARKS)})])
 
     def test_unreadable(self) -> None:
         """
@@ -173,7 +173,7 @@ class ParentPeersTests(SynchronousTestCase):
         self.peers.start(inbox)
         inbox.answer.errback(StoreUnavailable("the store is away"))
         self.peers.received(QUESTION)
-        self.assertEqual(self.sent, [("answer", {"id": 5, "marks": None})])
+        self.assertEqual(self.sent, [("answer", {"id": 5, "answer": None})])
 
     def test_notThere(self) -> None:
         """
@@ -184,7 +184,24 @@ class ParentPeersTests(SynchronousTestCase):
         self.peers.stop()
         self.peers.received(QUESTION)
         self.peers.received({"kind": "wake", "boxes": [["acme", "box-1"]]})
-        self.assertEqual(self.sent, [("answer", {"id": 5, "marks": None})] * 2)
+        self.assertEqual(self.sent, [("answer", {"id": 5, "answer": None})] * 2)
+
+    def test_disconnect(self) -> None:
+        """
+        An operator's wish goes both ways; before and after its life an instance has no link.
+        """
+        asked = self.peers.disconnect("w-1@aa", BOX, 7)
+        ((kind, fields),) = self.sent
+        self.assertEqual((kind, fields["incarnation"], fields["asset"]), ("disconnect", "w-1@aa", "box-1"))
+        self.peers.received({"kind": "answer", "id": fields["id"], "answer": True})
+        self.assertIs(self.successResultOf(asked), True)
+        self.sent.clear()
+        wish = {**QUESTION, "kind": "disconnect"}
+        self.peers.received(wish)
+        self.peers.start(Inbox())
+        self.peers.received(wish)
+        self.peers.received({**wish, "epoch": 8})
+        self.assertEqual(self.sent, [("answer", {"id": 5, "answer": told}) for told in (None, True, False)])
 
     def test_wake(self) -> None:
         """
@@ -208,6 +225,12 @@ class Inbox:
         self.asked: list[tuple[BoxKey, int]] = []
         self.woken: list[BoxKey] = []
         self.answer: Deferred[tuple[StreamMark, ...]] = Deferred()
+
+    def disconnect(self, box: BoxKey, linkEpoch: int) -> bool:
+        """
+        See L{IInbox.disconnect}: there is a link of epoch 9 only.
+        """
+        return (box, linkEpoch) == (BOX, 9)
 
     def handOver(self, box: BoxKey, linkEpoch: int) -> Deferred[tuple[StreamMark, ...]]:
         """
@@ -558,8 +581,30 @@ class HandOverTests(SupervisorCase):
             {name: question[name] for name in ("kind", "account", "asset", "epoch")},
             {"kind": "handOver", "account": "acme", "asset": "box-1", "epoch": 7},
         )
-        second.say("answer", id=question["id"], marks=marksToJson(MARKS))
-        self.assertEqual(first.take(), [{"kind": "answer", "id": 31, "marks": marksToJson(MARKS)}])
+        second.say("answer", id=question["id"], answer=marksToJson(MARKS))
+        self.assertEqual(first.take(), [{"kind": "answer", "id": 31, "answer": marksToJson(MARKS)}])
+
+    def test_disconnect(self) -> None:
+        """
+        The parent asks for itself, and passes on what a worker asks; one that is gone, or goes, has no link.
+        """
+        [first, second] = self.begin()
+        first.take(), second.take()
+        incarnation = self.worker(1).incarnation
+        own = self.supervisor.disconnect(incarnation, BOX, 7)
+        first.say("disconnect", id=31, incarnation=incarnation, account="acme", asset="box-1", epoch=7)
+        questions = second.take()
+        self.assertEqual([question["kind"] for question in questions], ["disconnect"] * 2)
+        for question in questions:
+            second.say("answer", id=question["id"], answer=True)
+        self.assertIs(self.successResultOf(own), True)
+        self.assertEqual(first.take(), [{"kind": "answer", "id": 31, "answer": True}])
+        self.assertIsNone(self.successResultOf(self.supervisor.disconnect("elsewhere-0@aaaaaaaaaaaa", BOX, 7)))
+        lost, given = (self.supervisor.disconnect(incarnation, BOX, 7) for _ in range(2))
+        given.cancel()
+        self.failureResultOf(given, CancelledError)
+        second.end(signal=9)
+        self.assertIsNone(self.successResultOf(lost))
 
     def test_both(self) -> None:
         """
@@ -573,12 +618,12 @@ class HandOverTests(SupervisorCase):
         [one, two] = second.take()
         [back] = first.take()
         self.assertEqual(len({one["id"], two["id"], back["id"]}), 3)
-        second.say("answer", id=two["id"], marks=[[2, 2, 2]])
-        first.say("answer", id=back["id"], marks=[[3, 3, 3]])
-        second.say("answer", id=one["id"], marks=[[1, 1, 1]])
-        second.say("answer", id=one["id"], marks=[[9, 9, 9]])
-        self.assertEqual([message["marks"] for message in first.take()], [[[2, 2, 2]], [[1, 1, 1]]])
-        self.assertEqual([message["marks"] for message in second.take()], [[[3, 3, 3]]])
+        second.say("answer", id=two["id"], answer=[[2, 2, 2]])
+        first.say("answer", id=back["id"], answer=[[3, 3, 3]])
+        second.say("answer", id=one["id"], answer=[[1, 1, 1]])
+        second.say("answer", id=one["id"], answer=[[9, 9, 9]])
+        self.assertEqual([message["answer"] for message in first.take()], [[[2, 2, 2]], [[1, 1, 1]]])
+        self.assertEqual([message["answer"] for message in second.take()], [[[3, 3, 3]]])
 
     def test_unknown(self) -> None:
         """
@@ -595,7 +640,7 @@ class HandOverTests(SupervisorCase):
         self.ask(first, old, 2)
         self.ask(first, "host-1@000000000000", 3)
         self.ask(first, "elsewhere-0@aaaaaaaaaaaa", 4)
-        self.assertEqual(first.take(), [{"kind": "answer", "id": id_, "marks": None} for id_ in (1, 2, 3, 4)])
+        self.assertEqual(first.take(), [{"kind": "answer", "id": id_, "answer": None} for id_ in (1, 2, 3, 4)])
         self.assertEqual([message["kind"] for message in self.latest(1).take()], ["start"])
 
     def test_askedDies(self) -> None:
@@ -608,7 +653,7 @@ class HandOverTests(SupervisorCase):
         self.ask(first, self.worker(1), 2)
         self.assertEqual(first.take(), [])
         second.end(signal=9)
-        self.assertEqual(first.take(), [{"kind": "answer", "id": id_, "marks": None} for id_ in (1, 2)])
+        self.assertEqual(first.take(), [{"kind": "answer", "id": id_, "answer": None} for id_ in (1, 2)])
         self.reactor.advance(0.1)
         self.latest(1).end(1)
         self.assertEqual(first.take(), [])
@@ -622,7 +667,7 @@ class HandOverTests(SupervisorCase):
         self.ask(first, self.worker(1), 1)
         first.end(1)
         [question] = second.take()
-        second.say("answer", id=question["id"], marks=[])
+        second.say("answer", id=question["id"], answer=[])
         self.assertEqual(second.take(), [])
         self.assertIs(self.worker(1).state, WorkerState.running)
 
@@ -638,7 +683,7 @@ class HandOverTests(SupervisorCase):
         [question] = second.take()
         again = self.latest(0)
         again.take()
-        second.say("answer", id=question["id"], marks=[[9, 9, 9]])
+        second.say("answer", id=question["id"], answer=[[9, 9, 9]])
         self.assertEqual(again.take(), [])
 
     def test_whileStopping(self) -> None:
@@ -652,7 +697,7 @@ class HandOverTests(SupervisorCase):
         [question] = second.take()
         self.assertEqual(question["kind"], "handOver")
         second.end(0)
-        self.assertEqual(first.take(), [{"kind": "answer", "id": 1, "marks": None}])
+        self.assertEqual(first.take(), [{"kind": "answer", "id": 1, "answer": None}])
         self.assertNoResult(stopped)
 
 
