@@ -220,6 +220,13 @@ class GatewayService(Component):
             deadline,
         )
         self.drainedWhole = acked and told and not self._isSuperseded
+        left = {
+            "untold": gateway.untold,
+            "releases": gateway.registry.releases.waiting,
+            "size": gateway.uplink.pendingBytes,
+            "marks": not gateway.uplink.hasUnwrittenMarks,
+            "isIdle": gateway.delivery.isIdle,
+        }
         gateway.sweeper.stop()
         await self._until(lambda: not links, min(deadline, gateway.clock.seconds() + 1))
         for link in list(links):
@@ -228,7 +235,13 @@ class GatewayService(Component):
         await self._membership.stop()
         self.log.info("counted since the start: {counted}", counted=gateway.counters.asDict())
         if not self.drainedWhole:
-            self.log.warn("the drain was cut short: boxes will send again what was not acked")
+            self.log.warn(
+                "the drain was cut short: boxes will send again what was not acked (all acked: {acked}; left: {untold} "
+                "events, {releases} ends of links, {size} bytes for the bus; marks written: {marks}; messages idle: "
+                "{isIdle})",
+                acked=acked,
+                **left,
+            )
 
     async def _until(self, isSo: Callable[[], bool], deadline: float) -> bool:
         clock = self._gateway.clock

@@ -210,6 +210,13 @@ class ArrivingLink(BoxLink):
         """
         self.resume(Pause.allowance)
 
+    @property
+    def hasEnded(self) -> bool:
+        """
+        Nothing is sent over it any more.
+        """
+        return self._ending is not None
+
     def save(self) -> Deferred[None]:
         """
         Write what is to be kept of the session. Fires once it is written; never, if the link ends first.

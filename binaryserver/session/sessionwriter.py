@@ -15,7 +15,7 @@ from binaryserver.session.line import Pause
 from binaryserver.session.reasons import Ending, Reason
 
 if TYPE_CHECKING:
-    from binaryserver.session.link import BoxLink
+    from binaryserver.session.arrival import ArrivingLink
 
 _RETRY = 1.0
 _MOST_DUE = 16
@@ -31,7 +31,7 @@ class SessionWriter:
 
     __slots__ = ("_due", "_isWriting", "_link")
 
-    def __init__(self, link: BoxLink) -> None:
+    def __init__(self, link: ArrivingLink) -> None:
         self._link = link
         self._due: list[Deferred[None]] = []
         self._isWriting = False
@@ -51,7 +51,8 @@ class SessionWriter:
 
     def _write(self) -> None:
         link = self._link
-        if link.pauses & Pause.closing:
+        if link.hasEnded:
+            # One that is only to end has acks that wait for this write.
             return
         writing, self._due = self._due, []
         store = link.gateway.store

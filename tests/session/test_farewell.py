@@ -10,11 +10,13 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import SynchronousTestCase
 
 from binaryserver.ops.health import Health, Phase
+from binaryserver.plugins import BackEndContext
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.service import GatewayService, ServingService
 from binaryserver.session.farewell import PACE, SHARE, endLinks
+from binaryserver.session.memorystore import MemorySessionStore
 from binaryserver.session.registry import NoPeers
-from tests.harness import Box, World
+from tests.harness import Box, HandReactor, World, batch
 
 TIMEOUT = 20.0
 
@@ -180,3 +182,61 @@ class ServingTests(SynchronousTestCase):
         done = self.service.end()
         self.clock.advance(0)
         self.successResultOf(done)
+
+
+class SlowSessions(MemorySessionStore):
+    """
+    A session store that writes MQTT sessions when the test lets it.
+    """
+
+    def __init__(self) -> None:
+        MemorySessionStore.__init__(self, "memory:", BackEndContext(HandReactor(), "--test"))
+        self.isSlow = False
+        self.waiting: list[tuple[Deferred[Any], Any]] = []
+
+    def saveMqtt(self, *arguments: Any) -> Deferred[Any]:
+        """
+        See L{MemorySessionStore.saveMqtt}.
+        """
+        saved = MemorySessionStore.saveMqtt(self, *arguments)
+        if not self.isSlow:
+            return saved
+        later: Deferred[Any] = Deferred()
+        self.waiting.append((later, SynchronousTestCase().successResultOf(saved)))
+        return later
+
+    def goOn(self) -> None:
+        """
+        Let the write that is under way be done.
+        """
+        later, result = self.waiting.pop(0)
+        later.callback(result)
+
+
+class SessionsTests(SynchronousTestCase):
+    """
+    Links whose acks wait for the session store.
+    """
+
+    def test_qos2(self) -> None:
+        """
+        PUBRECs of a kept session wait until it is written, with each write for what came meanwhile. A link that ends
+        waits for all of them.
+        """
+        store = SlowSessions()
+        world = World(store=store)
+        box = world.box(clean=False)
+        store.isSlow = True
+        box.publish("t", batch(0), 1, qos=2)
+        box.publish("t", batch(1), 2, qos=2)
+        self.assertEqual(len(store.waiting), 1, "one write at a time")
+        deadline = world.clock.seconds() + TIMEOUT
+        done = Deferred.fromCoroutine(endLinks(world.gateway, TIMEOUT, deadline))
+        world.wait(1)
+        self.assertEqual((box.received(), box.transport.disconnecting), ([], False))
+        for packetId in (1, 2):
+            store.goOn()
+            world.wait(0.1)
+            self.assertEqual(box.received(), [b"\x50\x02\x00" + bytes((packetId,))])
+        self.assertTrue(box.transport.disconnecting)
+        self.assertTrue(self.successResultOf(done))
