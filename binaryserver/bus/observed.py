@@ -11,9 +11,10 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.python.components import proxyForInterface
 from twisted.python.failure import Failure
+from zope.interface import Interface
 
 from binaryserver.errors import RecordTooLarge
-from binaryserver.interfaces import IBus
+from binaryserver.interfaces import IBus, ILanes
 from binaryserver.model import Record
 from binaryserver.ops.health import Check
 
@@ -37,6 +38,12 @@ class ObservedBus(_Proxy):  # type: ignore[misc]
         # s of the clock: since when nothing moves, though something waits.
         self._since = 0.0
         self._failedAt: float | None = None
+
+    def __conform__(self, interface: type[Interface]) -> object:
+        """
+        Lanes are the bus's own, if it has some.
+        """
+        return ILanes(self._bus, None) if interface is ILanes else None
 
     @property
     def pendingBytes(self) -> int:

@@ -9,11 +9,12 @@ from typing import Any
 from twisted.internet.defer import fail
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import alsoProvides
 from zope.interface.verify import verifyObject
 
 from binaryserver.bus.observed import PATIENCE, ObservedBus
 from binaryserver.errors import BusError, RecordTooLarge
-from binaryserver.interfaces import IBus
+from binaryserver.interfaces import IBus, ILanes
 from binaryserver.model import Record
 from tests.harness import HandBus
 
@@ -50,6 +51,15 @@ class ObservedBusTests(SynchronousTestCase):
         refused = self.publish()
         self.hand.fail()
         self.failureResultOf(refused, BusError)
+
+    def test_lanes(self) -> None:
+        """
+        It has lanes if the other has.
+        """
+        self.assertIsNone(ILanes(self.bus, None))
+        self.assertIsNone(ILanes(ObservedBus(self.bus, self.clock), None))
+        alsoProvides(self.hand, ILanes)
+        self.assertIs(ILanes(ObservedBus(self.hand, self.clock)), self.hand)
 
     def test_waiting(self) -> None:
         """
