@@ -272,7 +272,7 @@ def _shown(setting: Setting) -> str:
     if isinstance(default, list):
         return " ".join(default)
     if isinstance(default, float):
-        return f"{default:g}"
+        return f"{default:.12g}"
     return str(default) or ("the host's name" if setting.name == "instance" else "none")
 
 
@@ -356,10 +356,14 @@ class SettingsOptions(Options):
 
     def _checkNoSecret(self, setting: Setting, given: Any) -> None:
         if any(holdsSecret(one) for one in (given if isinstance(given, list) else [given]) if isinstance(one, str)):
+            seen = "everybody on this host can see a password on the command line"
+            if setting.name == "directory":
+                # It takes none from elsewhere either.
+                raise ConfigError(setting.option, f"{seen}: let the value name a file with a token (token-file=PATH)")
             raise ConfigError(
                 setting.option,
-                "everybody on this host can see a password on the command line: let the value name a file with it "
-                f"(password-file=PATH), or put the value into {setting.variable} or into the --config file",
+                f"{seen}: let the value name a file with it (password-file=PATH), or put the value into "
+                f"{setting.variable} or into the --config file",
             )
 
     def _read(self, path: str) -> ConfigFile:

@@ -70,8 +70,8 @@ class InstallationTests(EnvironmentTestCase):
                 "file http https open",
                 "False",
                 "GPS_SPEED",
-                "adopt append bury claim draw due erase fingerprints lease mailbox marks mqtt progress purge put "
-                "release remove renew restore take",
+                "adopt append bury claim draw due erase fingerprints lease list mailbox marks mqtt progress purge put "
+                "record refused release remove renew restore take",
             ],
         )
         for script in ("binaryserver-ctl", "binaryserver-box"):

@@ -220,7 +220,7 @@ def parser() -> argparse.ArgumentParser:
         choices=[choice.value for choice in AckChoice],
         default=AckChoice.OK.value,
         help="what its application answers, on topic m, where an answer is wanted (default: ok); on MD21 these are the "
-        "messageacks ACK, BAD_CHANNEL, NACK, or none",
+        "messageacks ACK, BAD_CHANNEL, NACK, or none (a message whose sender wants no answer is acked all the same)",
     )
     messages.add_argument(
         "--no-messages", action="store_true", help="do not subscribe to messages; on MD21, refuse them as BAD_CHANNEL"
