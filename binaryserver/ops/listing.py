@@ -20,7 +20,7 @@ from binaryserver.ops.outlet import Refusal
 from binaryserver.session.boxrecords import BoxQuery
 from binaryserver.transcode.events import isName
 
-_AT_ONCE: Final = 50
+_AT_ONCE: Final = 25
 """Boxes in one step of the store, and of ours: what the links wait for."""
 _REST: Final = 0.004
 """s between two steps of a long list, in which the links have the reactor to themselves"""

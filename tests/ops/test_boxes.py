@@ -190,7 +190,7 @@ class ListTests(BoxesCase):
         """
         The links have the reactor between any two steps of a list.
         """
-        self.fill(300)
+        self.fill(150)
         client = Client(self.site).send("/api/boxes", "GET", LINES)
         counts = []
         for _ in range(6):
@@ -198,7 +198,7 @@ class ListTests(BoxesCase):
             self.clock.advance(0)
             self.assertEqual(client.read().body.count(b"\n"), counts[-1])
             self.clock.advance(0.005)
-        self.assertEqual(counts, [50, 100, 150, 200, 250, 300])
+        self.assertEqual(counts, [25, 50, 75, 100, 125, 150])
 
     def test_stalled(self) -> None:
         """
