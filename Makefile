@@ -51,6 +51,7 @@ proto: .venv/dev
 	$(BIN)/python -m tests.protos
 
 package-check: .venv/dev
+	@mkdir -p var
 	rm -rf var/dist
 	$(BIN)/python -m build --no-isolation --outdir var/dist . >var/build.log 2>&1 || { tail -20 var/build.log; exit 1; }
 	$(BIN)/python -m twine check --strict var/dist/*
