@@ -23,15 +23,10 @@ from binaryserver.directory.cache import Directory, Freshness
 from binaryserver.directory.records import Change
 from binaryserver.downlink.consumer import DownlinkConsumer
 from binaryserver.downlink.expiry import ChannelExpiry
-from binaryserver.endpoints.credentials import CredentialFiles, ReloadingCredentials
 from binaryserver.endpoints.door import Door, DoorCounts, DoorLimits
-from binaryserver.endpoints.errors import EndpointError
-from binaryserver.endpoints.listening import ServerEndpoint, serverFromString
-from binaryserver.endpoints.upgrade import TlsUpgrade
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway, Limits
 from binaryserver.interfaces import (
-    IBoxProtocol,
     IBus,
     IBusPlugin,
     IDirectoryPlugin,
@@ -40,8 +35,7 @@ from binaryserver.interfaces import (
     ISessionStore,
     ISessionStorePlugin,
 )
-from binaryserver.md21.settings import Md21Settings
-from binaryserver.md21.udpservice import UdpService
+from binaryserver.listeners import Listeners, boxProtocols, optionOf
 from binaryserver.metrics.depth import MailboxDepth
 from binaryserver.metrics.influx import pusherTo
 from binaryserver.metrics.instance import GatewayCollector
@@ -78,6 +72,7 @@ class Assembly:
     """
     Of one process. Each part is made when it is asked for, the back ends at once.
 
+    @ivar listeners: where boxes come in
     @ivar health: whether boxes may be sent to the process
     @ivar metrics: what the process tells of itself
     """
@@ -111,12 +106,12 @@ class Assembly:
         limits = DoorLimits(settings["max-links"], settings["max-handshakes"], settings["address-rate"])
         self._door = Door(reactor, limits, DoorCounts())
         self._gatewayMade: Gateway | None = None
-        self._credentials: list[ReloadingCredentials] = []
         self._threads = SecretThreads(reactor, settings["secret-threads"])
         self._bus = ObservedBus(self._clouds(), reactor)
         self.health = Health()
         self._peers: IPeers = self._store.peers(incarnation) or peers
-        self._mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
+        mustBeLoopback = _NEEDS_LOOPBACK if self._directory.requiresLoopback else ""
+        self.listeners = Listeners(reactor, settings, self._door, mustBeLoopback)
 
     def _make(self, interface: Any, name: str) -> Any:
         return createBackEnd(interface, self._settings[name], self._context(f"--{name}"))
@@ -205,7 +200,7 @@ class Assembly:
         description = self._settings["http"]
         if description == OFF:
             return
-        endpoint = self._endpoint("--http", description)
+        endpoint = self.listeners.endpoint("--http", description)
         access, mustBeLoopback = accessTo(
             endpoint, description, self._settings["http-token-file"], self._settings["http-behind-tls"], self._reactor
         )
@@ -259,7 +254,7 @@ class Assembly:
         """
         settings = self._settings
         gateway = self._gatewayMade = self._gateway()
-        udp = self._udp(worker)
+        udp = self.listeners.udp(worker)
         if udp is not None:
             # It stops after MD21's links have ended: the drain's acks go by it too.
             gateway.md21.udp = udp.side
@@ -280,7 +275,7 @@ class Assembly:
         consumer.setServiceParent(services)
         if gateway.md21.upgrade is not None:
             credentials = gateway.md21.upgrade.credentials
-            self._credentials.append(credentials)
+            self.listeners.credentials.append(credentials)
             credentials.onReload(gateway.recheck.certificatesChanged)
             CredentialsService(credentials).setServiceParent(services)
             self._tls.add(credentials)
@@ -292,7 +287,7 @@ class Assembly:
         for name, listener in listeners:
             listener.endpoint.onReload(gateway.recheck.certificatesChanged)
             self._tls.add(listener.endpoint.credentials)
-            listener.factory = partial(_boxProtocols()[name].buildFactory, gateway)
+            listener.factory = partial(boxProtocols()[name].buildFactory, gateway)
             listener.setServiceParent(services)
         serving.setServiceParent(services)
         self._watch(life)
@@ -326,25 +321,8 @@ class Assembly:
             )
             self._directory.changed(Change())
         self._door.setLimits(DoorLimits(live["max-links"], live["max-handshakes"], live["address-rate"]))
-        for credentials in self._credentials:
+        for credentials in self.listeners.credentials:
             credentials.lookNow()
-
-    def listeners(self) -> list[tuple[str, ListeningService]]:
-        """
-        Where boxes may connect, each with the name of its protocol.
-
-        @raise ConfigError: an endpoint string is wrong
-        """
-        return [
-            (name, ListeningService(_option(name), one, self._boxEndpoint(_option(name), one), self._mustBeLoopback))
-            for name, one in self._descriptions()
-        ]
-
-    def adopted(self, name: str, description: str, descriptor: int, family: int) -> AdoptedListeningService:
-        """
-        One of them that the parent has bound.
-        """
-        return AdoptedListeningService(self._reactor, descriptor, family, self._boxEndpoint(_option(name), description))
 
     def checkWorkers(self) -> None:
         """
@@ -355,42 +333,11 @@ class Assembly:
         for name in ("bus", "sessions"):
             if self._settings[name].partition(":")[0].lower() == "memory":
                 raise ConfigError(f"--{name}", "memory: is one process's own and cannot be shared by --workers")
-        for name, description in self._descriptions():
+        for name, description in self.listeners.descriptions():
             if description.partition(":")[0].lower() == "unix":
-                raise ConfigError(_option(name), f"{description}: unix: cannot be shared by --workers")
-        self._md21()
-        self._udp(self._settings["workers"] - 1)
-
-    def _descriptions(self) -> list[tuple[str, str]]:
-        """
-        Names of protocols, and endpoint strings.
-
-        @raise ConfigError: a plugin's protocol is not there
-        """
-        given = {"md30": self._settings["md30"], "md21": self._settings["md21"]}
-        found = [(name, one) for name, descriptions in given.items() for one in descriptions if one != OFF]
-        for text in self._settings["listen"]:
-            name, separator, description = text.partition("=")
-            known = sorted(set(_boxProtocols()) - set(given))
-            if not separator or name not in known:
-                names = ", ".join(known) or "no plugin brings one"
-                raise ConfigError("--listen", f"{text}: the form is PROTOCOL=ENDPOINT; known protocols: {names}")
-            found.append((name, description))
-        return found
-
-    def _boxEndpoint(self, option: str, description: str) -> ServerEndpoint:
-        return self._endpoint(option, description, self._door)
-
-    def _endpoint(self, option: str, description: str, door: Door | None = None) -> ServerEndpoint:
-        settings = self._settings
-        handshakeTimeout, closeTimeout = settings["tls-handshake-timeout"], settings["output-timeout"]
-        try:
-            endpoint = serverFromString(self._reactor, description, handshakeTimeout, closeTimeout, door)
-        except EndpointError as error:
-            raise ConfigError(option, str(error)) from error
-        if endpoint.credentials is not None:
-            self._credentials.append(endpoint.credentials)
-        return endpoint
+                raise ConfigError(optionOf(name), f"{description}: unix: cannot be shared by --workers")
+        self.listeners.md21()
+        self.listeners.udp(self._settings["workers"] - 1)
 
     def _gateway(self) -> Gateway:
         settings = self._settings
@@ -424,55 +371,9 @@ class Assembly:
                 md21Window=settings["md21-window"],
             ),
             getPlugins(IEventCodec),
-            self._md21(),
+            self.listeners.md21(),
             self._observed,
         )
-
-    def _md21(self) -> Md21Settings:
-        settings = self._settings
-        certificate, key = settings["md21-cert"], settings["md21-key"]
-        upgrade = None
-        if certificate and key:
-            try:
-                trusted = settings["md21-clientca"] or None, settings["md21-crl"] or None
-                files = CredentialFiles(certificate, key, *trusted)
-                credentials = ReloadingCredentials(files, self._reactor)
-            except EndpointError as error:
-                raise ConfigError("--md21-cert", str(error)) from error
-            timeout = settings["tls-handshake-timeout"]
-            upgrade = TlsUpgrade(credentials, self._reactor, timeout, settings["output-timeout"])
-        elif certificate or key:
-            given, missing = ("--md21-cert", "--md21-key") if certificate else ("--md21-key", "--md21-cert")
-            raise ConfigError(missing, f"is needed with {given}")
-        else:
-            for option, path in (("--md21-clientca", settings["md21-clientca"]), ("--md21-crl", settings["md21-crl"])):
-                if path:
-                    raise ConfigError(option, "is of no use without --md21-cert")
-        if settings["md21-require-tls"] and upgrade is None:
-            for name, description in self._descriptions():
-                if name == "md21" and description.partition(":")[0].lower() not in ("tls", "ssl"):
-                    raise ConfigError(
-                        "--md21-require-tls", f"no box could have TLS on {description} without --md21-cert"
-                    )
-        return Md21Settings(
-            upgrade,
-            settings["md21-require-tls"],
-            activityTimeout=settings["md21-activity-timeout"],
-            ackTimeout=settings["md21-ack-timeout"],
-        )
-
-    def _udp(self, worker: int) -> UdpService | None:
-        """
-        The UDP side of MD21.
-        """
-        spec, advertise = self._settings["md21-udp"], self._settings["md21-udp-advertise"]
-        if spec == OFF:
-            if advertise:
-                raise ConfigError("--md21-udp-advertise", "is of no use without --md21-udp")
-            return None
-        if not any(name == "md21" for name, _ in self._descriptions()):
-            raise ConfigError("--md21-udp", "is of no use without --md21, where boxes are told of it")
-        return UdpService(self._reactor, spec, advertise, worker, self._mustBeLoopback)
 
 
 def _warned(check: Check, warnings: Sequence[str]) -> Check:
@@ -480,15 +381,3 @@ def _warned(check: Check, warnings: Sequence[str]) -> Check:
     With what a store found at its start that its operator should know.
     """
     return check._replace(detail="; ".join((check.detail, *warnings)))
-
-
-def _boxProtocols() -> dict[str, IBoxProtocol]:
-    plugins: Iterable[IBoxProtocol] = getPlugins(IBoxProtocol)
-    return {plugin.name: plugin for plugin in plugins}
-
-
-def _option(protocol: str) -> str:
-    """
-    Which option makes a protocol listen.
-    """
-    return f"--{protocol}" if protocol in ("md30", "md21") else "--listen"

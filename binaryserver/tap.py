@@ -75,7 +75,7 @@ def _single(
     services = OrderedServices()
     assembly.addBackEnds(services)
     assembly.addHttp(services, control)
-    assembly.addGateway(services, assembly.listeners(), stop)
+    assembly.addGateway(services, assembly.listeners.all(), stop)
     reloading.onReload(lambda live: control.setLevels(parseLevels(live["log-level"])))
     reloading.onReload(assembly.reload)
     return services
@@ -86,7 +86,7 @@ def _parent(
 ) -> OrderedServices:
     peers = WorkerPeers()
     assembly = Assembly(reactor, settings, settings["instance"], peers)
-    supervisor = peers.supervisor = Supervisor(reactor, dict(settings), assembly.listeners())
+    supervisor = peers.supervisor = Supervisor(reactor, dict(settings), assembly.listeners.all())
     control = Control(settings["instance"], logs, stop, supervisor)
     services = OrderedServices()
     assembly.metrics.register(WorkersCollector(supervisor))

@@ -5,7 +5,6 @@ What the gateway logs, at any level: no position, no secret, no payload (G8).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import cast
 
 from argon2 import PasswordHasher
@@ -14,16 +13,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import ILogObserver, LogEvent, Logger, eventAsJSON, eventAsText, globalLogPublisher
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
 from binaryserver.bus.topics import Topics
-from binaryserver.directory.records import Account, Box, Change, PrivacyPolicy
-from binaryserver.interfaces import IDirectorySource
+from binaryserver.directory.records import Account, Box, PrivacyPolicy
 from binaryserver.md21 import values
 from binaryserver.model import BoxKey, StoredRecord
 from binaryserver.proto import md30_pb2
 from binaryserver.proto.md30_pb2 import Track, TrackBatch, Value
 from tests import harness
+from tests.admission.handdirectory import HandDirectory
 from tests.downlink.world import message, subscribe
 from tests.harness import ASSET, NOW_MS, publish, text, varint
 from tests.md21.world import Md21Box, Md21World, makeHeader
@@ -47,36 +45,16 @@ SECRETS = (
 )
 
 
-@implementer(IDirectorySource)
-class Guarded:
+class Guarded(HandDirectory):
     """
     One account, C{dev}, whose boxes have one secret.
     """
 
-    requiresLoopback = False
     defaultAccount = "dev"
 
     def __init__(self, policy: PrivacyPolicy) -> None:
         hashed = PasswordHasher(time_cost=1, memory_cost=64, parallelism=1).hash(RIGHT)
-        self._account = Account("dev", secretHash=hashed, privacy=policy)
-
-    def start(self, changed: Callable[[Change], None]) -> Deferred[None]:
-        """
-        See L{IDirectorySource.start}.
-        """
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        """
-        See L{IDirectorySource.stop}.
-        """
-        return succeed(None)
-
-    def account(self, name: str) -> Deferred[Account | None]:
-        """
-        See L{IDirectorySource.account}.
-        """
-        return succeed(self._account if name == "dev" else None)
+        HandDirectory.__init__(self, Account("dev", secretHash=hashed, privacy=policy))
 
     def box(self, account: str, asset: str) -> Deferred[Box | None]:
         """

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
-from binaryserver import assembly, tap
+from binaryserver import assembly, listeners, tap
 from binaryserver.errors import ConfigError
 from binaryserver.options import SETTINGS, GatewayOptions, Setting
 
@@ -331,7 +331,7 @@ class SchemaTests(OptionsCase):
         """
         No setting does nothing: each is read where the services are built.
         """
-        source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (tap, assembly))
+        source = "".join(Path(str(module.__file__)).read_text("utf-8") for module in (tap, assembly, listeners))
         made = re.findall(r'_make\(\w+, "([a-z-]+)"\)', source)
         read = re.findall(r'(?:settings|options)\["([a-z0-9-]+)"\]', source)
         self.assertEqual({setting.name for setting in SETTINGS} - {*made, *read}, set())

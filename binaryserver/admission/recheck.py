@@ -18,13 +18,13 @@ from twisted.python.failure import Failure
 
 from binaryserver.admission.admission import Refusal, barred
 from binaryserver.directory.cache import Directory
-from binaryserver.directory.records import Account, Change
+from binaryserver.directory.records import Account, Box, Change
 from binaryserver.errors import DirectoryUnavailable
 from binaryserver.model import BoxKey
 from binaryserver.session.reasons import Ending, Reason
 
 if TYPE_CHECKING:
-    from binaryserver.session.arrival import ArrivingLink
+    from binaryserver.session.link import BoxLink
     from binaryserver.session.registry import Registry
 
 _AT_ONCE = 16
@@ -190,7 +190,7 @@ class Recheck:
         """
         self._changed(Change())
 
-    def arrived(self, link: ArrivingLink, version: int) -> None:
+    def arrived(self, link: BoxLink, version: int) -> None:
         """
         A box is here: whatever has changed while it was on its way found no link of it.
 
@@ -211,13 +211,13 @@ class Recheck:
         else:
             self._named.add([(self._checkBox, change.account, change.asset)])
 
-    def _links(self) -> list[ArrivingLink]:
-        return [link for link in self._registry.links if link.isBoxOpen]  # type: ignore[misc]
+    def _links(self) -> list[BoxLink]:
+        return [link for link in self._registry.links if link.isBoxOpen]
 
-    def _linkOf(self, account: str, asset: str) -> ArrivingLink | None:
+    def _linkOf(self, account: str, asset: str) -> BoxLink | None:
         box = self._registry.boxes.get(BoxKey(account, asset))
         link = None if box is None else box.link
-        return link if link is not None and link.isBoxOpen else None  # type: ignore[return-value]
+        return link if link is not None and link.isBoxOpen else None
 
     def _checkAccount(self, name: str, _: str) -> Deferred[None]:
         """
@@ -251,7 +251,7 @@ class Recheck:
         """
         return self._checkTerms(account, asset).addCallback(lambda _: self._checkBox(account, asset))
 
-    def _apply(self, link: ArrivingLink, account: Account | None) -> None:
+    def _apply(self, link: BoxLink, account: Account | None) -> None:
         if account is None or not account.isActive:
             self._end(link, Refusal(Reason.authFailedAccount, "its account is not active any more"))
             return
@@ -263,7 +263,7 @@ class Recheck:
             link.accountChanged()
         self._judge(link, account)
 
-    def _judge(self, link: ArrivingLink, account: Account) -> None:
+    def _judge(self, link: BoxLink, account: Account) -> None:
         """
         By what is known of its box.
         """
@@ -279,14 +279,14 @@ class Recheck:
         if link is None or link.account.admitsAnyBox:
             return succeed(None)
 
-        def known(box: object) -> None:
+        def known(box: Box | None) -> None:
             link = self._linkOf(account, asset)
             if link is None:
                 return
             if box is None:
                 self._end(link, Refusal(Reason.authFailedAsset, "the box is not in the directory any more"))
                 return
-            link.directoryBox = box  # type: ignore[assignment]
+            link.directoryBox = box
             self._judge(link, link.account)
 
         return self._directory.box(account, asset).addCallback(known)
@@ -298,14 +298,14 @@ class Recheck:
         """
         self._checkCertificates(iter(self._links()))
 
-    def _checkCertificates(self, links: Iterator[ArrivingLink]) -> None:
+    def _checkCertificates(self, links: Iterator[BoxLink]) -> None:
         for link in islice(links, _CERTIFICATES):
             self._checkCertificate(link)
         following = next(links, None)
         if following is not None:
             self._clock.callLater(0, self._checkCertificates, chain((following,), links))
 
-    def _checkCertificate(self, link: ArrivingLink) -> None:
+    def _checkCertificate(self, link: BoxLink) -> None:
         try:
             if link.isBoxOpen and link.isCertificateRevoked:
                 self._end(link, Refusal(Reason.authFailedAsset, "its certificate is revoked"))
@@ -314,7 +314,7 @@ class Recheck:
             self.log.failure("a link's certificate could not be checked, in an unforeseen way")
             link.abort()
 
-    def _end(self, link: ArrivingLink, refusal: Refusal) -> None:
+    def _end(self, link: BoxLink, refusal: Refusal) -> None:
         self.ended += 1
         assert refusal.reason is not None
         self.log.info("{box}: link closed: {why}", box=link.envelope.box.asset, why=refusal.detail)

@@ -6,13 +6,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 from twisted.web.client import BrowserLikePolicyForHTTPS
 
 from binaryserver.errors import ConfigError
+from binaryserver.specoptions import specOptions
 
 OPTIONS = ("ca", "concurrency", "retries", "timeout", "token-file")
 """Every one there is."""
@@ -73,7 +74,7 @@ def parseSpec(spec: str, option: str) -> HttpSettings:
         raise ConfigError(option, f"there are characters in it that no URL has: the form is {_FORM}")
     if any(each in (".", "..") for each in parts.path.split("/")):
         raise ConfigError(option, f"its path has . or .. in it: the form is {_FORM}")
-    given = _query(parts, option)
+    given = specOptions(parts.query, OPTIONS, option, "a directory service")
     isTls = parts.scheme == "https"
     if "ca" in given and not isTls:
         raise ConfigError(option, "ca needs TLS: https://")
@@ -86,22 +87,6 @@ def parseSpec(spec: str, option: str) -> HttpSettings:
         _policy(given["ca"], option) if "ca" in given else BrowserLikePolicyForHTTPS(),
         not isTls and _LOOPBACK.fullmatch(host) is None,
     )
-
-
-def _query(parts: SplitResult, option: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        raise ConfigError(option, "what follows ? is not option=value[&option=value...]") from None
-    given = dict(pairs)
-    for name, value in given.items():
-        if name not in OPTIONS:
-            raise ConfigError(option, f"a directory service has no option {name!r:.80}; known: {', '.join(OPTIONS)}")
-        if not value:
-            raise ConfigError(option, f"{name} is empty")
-    if len(given) != len(pairs):
-        raise ConfigError(option, "an option is given twice")
-    return given
 
 
 def _number(

@@ -13,7 +13,6 @@ from twisted.python.failure import Failure
 
 from binaryserver.admission.admission import Admitted, Applicant, Refusal
 from binaryserver.admission.allowance import Allowance
-from binaryserver.directory.records import Box
 from binaryserver.errors import AccountFull, StoreError
 from binaryserver.model import BoxKey, Claim
 from binaryserver.proto import cloudnext_pb2
@@ -32,13 +31,11 @@ class ArrivingLink(BoxLink):
 
     @cvar protocolNumber: as events name the protocol
     @ivar arrivalReason: why the box comes, in the words of presences; empty: it does not say
-    @ivar directoryBox: what the directory says of the box; L{None}: its account admits any
     """
 
     log = Logger()
 
     protocolNumber: cloudnext_pb2.Protocol
-    directoryBox: Box | None = None
     _allowance: Allowance | None = None
     _judgedAt: int
     _applicant: BoxKey
@@ -60,20 +57,6 @@ class ArrivingLink(BoxLink):
         """
         raise NotImplementedError
 
-    @property
-    def isSecure(self) -> bool:
-        """
-        TLS protects the link.
-        """
-        raise NotImplementedError
-
-    @property
-    def certificateDigest(self) -> str:
-        """
-        See L{Applicant.certificate<binaryserver.admission.admission.Applicant>}.
-        """
-        raise NotImplementedError
-
     def accept(self, claim: Claim) -> list[Any]:
         """
         The box is here: tell it.
@@ -90,13 +73,6 @@ class ArrivingLink(BoxLink):
     def flushOutput(self) -> None:
         """
         Write what the connection has queued.
-        """
-        raise NotImplementedError
-
-    @property
-    def isCertificateRevoked(self) -> bool:
-        """
-        The peer could not come in by its certificate any more.
         """
         raise NotImplementedError
 

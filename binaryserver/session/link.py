@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.logger import Logger
 
+from binaryserver.directory.records import Box
 from binaryserver.model import DownlinkMessage, LinkState, MqttSession, Owner
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.session.blocks import BlockIntake
@@ -30,11 +31,13 @@ class BoxLink(BlockIntake):
 
     @ivar isListening: the box is subscribed to its downlink
     @ivar deliveryQos: 0: what is sent to it is not acked
+    @ivar directoryBox: what the directory says of the box; L{None}: its account admits any
     """
 
     log = Logger()
 
     protocolName: str
+    directoryBox: Box | None = None
 
     def __init__(self, gateway: Gateway) -> None:
         BlockIntake.__init__(self, gateway)
@@ -63,6 +66,27 @@ class BoxLink(BlockIntake):
     def mqttSession(self) -> MqttSession | None:
         """
         What the session store keeps for the link's protocol.
+        """
+        raise NotImplementedError
+
+    @property
+    def isSecure(self) -> bool:
+        """
+        TLS protects the link.
+        """
+        raise NotImplementedError
+
+    @property
+    def certificateDigest(self) -> str:
+        """
+        See L{Applicant.certificate<binaryserver.admission.admission.Applicant>}.
+        """
+        raise NotImplementedError
+
+    @property
+    def isCertificateRevoked(self) -> bool:
+        """
+        The peer could not come in by its certificate any more.
         """
         raise NotImplementedError
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from OpenSSL import crypto
 from twisted.internet.error import VerifyError
@@ -15,6 +15,7 @@ from twisted.internet.ssl import Certificate, PrivateCertificate, optionsForClie
 
 from binaryserver.errors import ConfigError
 from binaryserver.secretvalues import readSecret
+from binaryserver.specoptions import specOptions
 
 OPTIONS = ("ca", "cert", "key", "password-file", "prefix", "timeout")
 """Every one there is."""
@@ -77,7 +78,7 @@ def parseSpec(spec: str, option: str) -> RedisSettings:
         raise ConfigError(option, f"the form is {_FORM} (percent-encoded)")
     if port == 0:
         raise ConfigError(option, "the port cannot be 0")
-    given = _query(parts, option)
+    given = specOptions(parts.query, OPTIONS, option, "redis:")
     password = unquote(parts.password or "")
     if "password-file" in given:
         if password:
@@ -107,23 +108,6 @@ def isPasswordTorn(parts: SplitResult) -> bool:
     what is read as an option is then none to be quoted.
     """
     return "@" in parts.path + parts.query and "@" not in parts.netloc
-
-
-def _query(parts: SplitResult, option: str) -> dict[str, str]:
-    try:
-        pairs = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-    except ValueError:
-        # Not the text itself: it may be a part of a password with a question mark in it.
-        raise ConfigError(option, "what follows the question mark is not option=value[&option=value...]") from None
-    given = dict(pairs)
-    for name, value in given.items():
-        if name not in OPTIONS:
-            raise ConfigError(option, f"redis: has no option {name!r}; known: {', '.join(OPTIONS)}")
-        if not value:
-            raise ConfigError(option, f"{name} is empty")
-    if len(given) != len(pairs):
-        raise ConfigError(option, "an option is given twice")
-    return given
 
 
 def _db(text: str, option: str) -> int:

@@ -90,4 +90,4 @@ def buildAll(reactor: Any, settings: dict[str, Any]) -> None:
     assembly.addHttp(services)
     if settings["workers"] > 1:
         assembly.checkWorkers()
-    assembly.addGateway(services, assembly.listeners(), lambda: None)
+    assembly.addGateway(services, assembly.listeners.all(), lambda: None)

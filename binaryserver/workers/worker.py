@@ -70,7 +70,10 @@ class WorkerProgram:
         self._metrics = assembly.metrics
         assembly.addBackEnds(services)
         listeners = [
-            (one["protocol"], assembly.adopted(one["protocol"], one["endpoint"], one["descriptor"], one["family"]))
+            (
+                one["protocol"],
+                assembly.listeners.adopted(one["protocol"], one["endpoint"], one["descriptor"], one["family"]),
+            )
             for one in message["listening"]
         ]
         self._life = assembly.addGateway(services, listeners, self._end, message["worker"])

@@ -9,15 +9,11 @@ from re import findall
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.trial.unittest import SynchronousTestCase
-from zope.interface import implementer
 
-from binaryserver.directory.records import Account, Box
 from binaryserver.endpoints.door import DoorCounts
 from binaryserver.errors import DirectoryUnavailable
 from binaryserver.gateway import Limits
-from binaryserver.interfaces import IDirectorySource
 from binaryserver.metrics.families import asText
 from binaryserver.metrics.histogram import Histogram
 from binaryserver.metrics.instance import GatewayCollector
@@ -27,6 +23,7 @@ from binaryserver.metrics.tls import TlsCollector
 from binaryserver.metrics.workers import WorkersCollector
 from binaryserver.session.line import Pause
 from binaryserver.workers.supervisor import Supervisor
+from tests.admission.handdirectory import HandDirectory
 from tests.harness import Box as Client
 from tests.harness import HandBus, World
 
@@ -253,41 +250,6 @@ class WaitingTests(InstanceCase):
         self.assertEqual((self.value("consumer_lag"), self.value("consumer_lag_known")), (7, 1))
 
 
-@implementer(IDirectorySource)
-class DeafDirectory:
-    """
-    Answers unless it is told not to.
-    """
-
-    requiresLoopback = False
-    defaultAccount = "dev"
-    isDeaf = False
-
-    def start(self, changed: object) -> Deferred[None]:
-        """
-        See L{IDirectorySource.start}.
-        """
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        """
-        See L{IDirectorySource.stop}.
-        """
-        return succeed(None)
-
-    def account(self, name: str) -> Deferred[Account | None]:
-        """
-        See L{IDirectorySource.account}.
-        """
-        return fail(DirectoryUnavailable("deaf")) if self.isDeaf else succeed(None)
-
-    def box(self, account: str, asset: str) -> Deferred[Box | None]:
-        """
-        See L{IDirectorySource.box}.
-        """
-        return self.account(account).addCallback(lambda _: None)
-
-
 class DirectoryTests(InstanceCase):
     """
     The directory.
@@ -297,16 +259,16 @@ class DirectoryTests(InstanceCase):
         """
         Since when its source does not answer; once it does again, that is over.
         """
-        source = DeafDirectory()
+        source = HandDirectory()
         world = World(directory=source)
         self.watch(world)
-        source.isDeaf = True
+        source.isAway = True
         self.failureResultOf(world.directory.account("a"), DirectoryUnavailable)
         world.wait(3)
         self.failureResultOf(world.directory.account("b"), DirectoryUnavailable)
         world.wait(2)
         self.assertAlmostEqual(self.value("directory_failing_seconds"), 5, 3)
-        source.isDeaf = False
+        source.isAway = False
         self.assertIsNone(self.successResultOf(world.directory.account("c")))
         self.assertEqual(self.value("directory_failing_seconds"), 0)
         self.assertEqual(self.value("directory_answers_total", by="source"), 3)

@@ -4,68 +4,47 @@ A gateway whose account has a privacy policy that can be changed, for both proto
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
-from zope.interface import implementer
+from twisted.internet.defer import Deferred, succeed
 
 from binaryserver.bus.topics import Topics
 from binaryserver.directory.records import Account, Box, Change, PrivacyPolicy
-from binaryserver.errors import DirectoryUnavailable
-from binaryserver.interfaces import IDirectorySource
 from binaryserver.model import Clouds, Record
 from binaryserver.proto import cloudnext_pb2
 from binaryserver.transcode.pseudonyms import Pseudonyms
+from tests.admission.handdirectory import HandDirectory
 from tests.md21.world import Md21World
 
 KEY = b"a key for tests of 32 bytes ...."
 
 
-@implementer(IDirectorySource)
-class OneAccount:
+class OneAccount(HandDirectory):
     """
     One account, C{dev}, that admits any box.
 
     @ivar policy: its privacy policy
-    @ivar isAway: lookups fail
     @ivar isGone: there is no account
     @ivar isActive: boxes may come in
     """
 
-    requiresLoopback = False
     defaultAccount = "dev"
 
     def __init__(self, policy: PrivacyPolicy) -> None:
+        HandDirectory.__init__(self)
         self.policy = policy
-        self.isAway = False
         self.isGone = False
         self.isActive = True
-
-    def start(self, changed: Callable[[Change], None]) -> Deferred[None]:
-        """
-        See L{IDirectorySource.start}.
-        """
-        return succeed(None)
-
-    def stop(self) -> Deferred[None]:
-        """
-        See L{IDirectorySource.stop}.
-        """
-        return succeed(None)
 
     def account(self, name: str) -> Deferred[Account | None]:
         """
         See L{IDirectorySource.account}.
         """
-        if self.isAway:
-            return fail(DirectoryUnavailable("away"))
-        if self.isGone or name != "dev":
-            return succeed(None)
-        account = Account(
-            name, isActive=self.isActive, clouds=Clouds.both, admitsAnyBox=self.isActive, privacy=self.policy
-        )
-        return succeed(account)
+        self.accounts.clear()
+        if not self.isGone:
+            isActive = self.isActive
+            self.put(Account("dev", isActive, Clouds.both, admitsAnyBox=isActive, privacy=self.policy))
+        return HandDirectory.account(self, name)
 
     def box(self, account: str, asset: str) -> Deferred[Box | None]:
         """

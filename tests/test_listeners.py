@@ -1,5 +1,5 @@
 """
-Tests for L{binaryserver.assembly}.
+Tests for L{binaryserver.listeners}.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from twisted.internet.protocol import Factory
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from binaryserver import assembly
+from binaryserver import listeners
 from binaryserver.assembly import Assembly
 from binaryserver.errors import ConfigError
 from binaryserver.gateway import Gateway
@@ -47,13 +47,13 @@ class ListenTests(SynchronousTestCase):
         found = GatewayOptions({})
         found.parseOptions(["--bus=memory:", "--sessions=memory:", "--md21=off", *options])
         made = Assembly(HandReactor(), found, "test@1", NoPeers())
-        return [f"{name} {listener.description}" for name, listener in made.listeners()]
+        return [f"{name} {listener.description}" for name, listener in made.listeners.all()]
 
     def plugins(self, *protocols: Any) -> None:
         """
         These are installed.
         """
-        self.patch(assembly, "getPlugins", lambda interface: protocols if interface is IBoxProtocol else ())
+        self.patch(listeners, "getPlugins", lambda interface: protocols if interface is IBoxProtocol else ())
 
     def test_plugin(self) -> None:
         """
