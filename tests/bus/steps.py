@@ -123,11 +123,13 @@ class BusSteps(_Base):
     async def readSome(self, reader: IBusReader | IBusConsumer, count: int, limit: int = 1000) -> list[StoredRecord]:
         """
         Read until there are C{count} records or patience ends.
+
+        @param limit: the most that are read in all: a reader gives them in as many answers as it likes
         """
         found: list[StoredRecord] = []
         until = time.monotonic() + self.patience
         while len(found) < count and time.monotonic() < until:
-            found += await self._within(reader.read(limit))
+            found += await self._within(reader.read(limit - len(found)))
         return found
 
     async def readAll(self, bus: IBus, *topics: str) -> list[StoredRecord]:
