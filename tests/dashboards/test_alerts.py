@@ -167,10 +167,14 @@ class AlertTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """
-        What each means, and what to do, stands in docs/metrics.md; what is said to a person names what it is about.
+        What each means, and what to do, has a section in docs/alerts.md, to which the alert leads, and there is no section
+        without an alert; what is said to a person names what it is about.
         """
-        documented = re.findall(r"^\| `(BinaryServer\w+)`", (ROOT / "docs" / "metrics.md").read_text(), re.MULTILINE)
+        page = (ROOT / "docs" / "alerts.md").read_text("utf-8")
+        documented = re.findall(r"^## (.+)\n\n\S", page, re.MULTILINE)
         self.assertEqual(sorted(documented), sorted(rule["alert"] for rule in rules()))
+        self.assertEqual(page.count("\n## "), len(documented), "an empty section")
         for rule in rules():
             self.assertIn(rule["labels"]["severity"], ("warning", "critical"))
+            self.assertEqual(rule["annotations"]["runbook"], f"docs/alerts.md#{rule['alert'].lower()}")
             self.assertTrue(rule["annotations"]["summary"])
