@@ -167,7 +167,7 @@ class AlertTests(SynchronousTestCase):
 
     def test_documented(self) -> None:
         """
-        What each means, and what to do, has a section in docs/alerts.md, to which the alert leads, and there is no section
+        What each means, and what to do, has a section in docs/alerts.md, to which the alert leads, and no section is
         without an alert; what is said to a person names what it is about.
         """
         page = (ROOT / "docs" / "alerts.md").read_text("utf-8")
